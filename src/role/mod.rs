@@ -1,0 +1,402 @@
+//! What the business does: roles as plain synchronous code.
+//!
+//! A role turns one input into state changes, events, timers and effects inside one transaction. It knows neither NATS
+//! nor threads nor clocks: time comes from [`Tx::now`](crate::store::Tx::now), persistence and output go through
+//! [`Tx`](crate::store::Tx). The engine (`node`) calls it and decides what an error means.
+
+pub mod permission;
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::event::{Actor, DeadReason, Event, Id, Ts};
+use crate::store::{self, Tx};
+use permission::{Caller, Permission, Scope};
+
+/// The roles of DOMAIN 1.1. Which of them this build can run is [`build`]'s to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)] // the names are DOMAIN 1.1's own
+pub enum RoleName {
+    Incident,
+    Vendor,
+    Match,
+    Tracking,
+    Payments,
+    Notifications,
+    Reporting,
+    Telephony,
+    Auth,
+    Kb,
+    Config,
+    Audit,
+}
+
+impl RoleName {
+    /// All twelve, in DOMAIN's order.
+    pub const ALL: [Self; 12] = [
+        Self::Incident,
+        Self::Vendor,
+        Self::Match,
+        Self::Tracking,
+        Self::Payments,
+        Self::Notifications,
+        Self::Reporting,
+        Self::Telephony,
+        Self::Auth,
+        Self::Kb,
+        Self::Config,
+        Self::Audit,
+    ];
+
+    /// The roles that this build can run.
+    pub const BUILT: [Self; 5] = [Self::Incident, Self::Vendor, Self::Match, Self::Tracking, Self::Audit];
+
+    /// The name as typed after `--role`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Incident => "incident",
+            Self::Vendor => "vendor",
+            Self::Match => "match",
+            Self::Tracking => "tracking",
+            Self::Payments => "payments",
+            Self::Notifications => "notifications",
+            Self::Reporting => "reporting",
+            Self::Telephony => "telephony",
+            Self::Auth => "auth",
+            Self::Kb => "kb",
+            Self::Config => "config",
+            Self::Audit => "audit",
+        }
+    }
+
+    /// The queue this role reads (DOMAIN 1.1 and DESIGN 6), if it reads one.
+    #[must_use]
+    pub fn queue(self) -> Option<&'static str> {
+        match self {
+            Self::Incident => Some("incident-queue"),
+            Self::Vendor => Some("vendor-queue"),
+            Self::Match => Some("match-queue"),
+            Self::Tracking => Some("tracking-queue"),
+            Self::Payments => Some("payment-approval-queue"),
+            Self::Notifications => Some("notifications-queue"),
+            Self::Reporting => Some("reporting-queue"),
+            Self::Telephony => Some("telephony-queue"),
+            Self::Kb => Some("kb-queue"),
+            Self::Audit => Some("audit-queue"),
+            Self::Auth | Self::Config => None,
+        }
+    }
+
+    /// Whether the inputs of one entity key must run in stream order in this role's queue (DESIGN 4, Order).
+    #[must_use]
+    pub fn ordered(self) -> bool {
+        !matches!(self, Self::Notifications | Self::Reporting | Self::Audit)
+    }
+}
+
+impl fmt::Display for RoleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for RoleName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|role| role.as_str() == text)
+            .ok_or_else(|| format!("no role is named '{text}'"))
+    }
+}
+
+/// A service role. One instance lives on the role's writer thread.
+pub trait Role: Send {
+    /// Which role this is.
+    fn name(&self) -> RoleName;
+
+    /// The role's own tables as numbered migrations, oldest first. Published ones never change.
+    fn migrations(&self) -> &'static [&'static str];
+
+    /// The commands it answers.
+    fn commands(&self) -> &'static [CommandSpec];
+
+    /// Whose entity a command is about, for the ownership check of DOMAIN 1.2 that runs before [`Role::handle`].
+    /// A named entity that does not exist is `Rejected(NOT_FOUND)`.
+    ///
+    /// # Errors
+    /// `Rejected` for a body that does not name its entity, or a store error.
+    fn scope(&self, tx: &Tx<'_>, command: &Command) -> Result<Scope, HandlerError>;
+
+    /// Handles one input inside the step's transaction. Deterministic in (state, input, `tx.now()`): the engine may run
+    /// it again after a rollback and expects the same outcome with the same ids.
+    ///
+    /// # Errors
+    /// See [`HandlerError`]; whatever was written before the error is rolled back.
+    fn handle(&mut self, tx: &mut Tx<'_>, input: &Input) -> Result<(), HandlerError>;
+}
+
+/// What a role is given.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// An event from the role's queue or from a replay.
+    Event(Box<Received>),
+    /// A request from a person or a service.
+    Command(Box<Command>),
+    /// A timer that the role set and that is due.
+    Timer(Timer),
+    /// An outside call that the role asked for has ended.
+    Effect(EffectResult),
+}
+
+/// An event as a role sees it.
+#[derive(Debug, Clone)]
+pub struct Received {
+    /// The decoded, validated event.
+    pub event: Event,
+    /// How it got here.
+    pub mode: Mode,
+    /// Older than its rule's age where the rule says `escalate` (DOMAIN 4.1; 5.3 for match).
+    pub too_old: bool,
+}
+
+/// Why an event is handled now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// As it comes from the queue.
+    Live,
+    /// A replay: what was applied is not applied again, past timers are not fired.
+    Replay,
+    /// A redrive or a restored role's catch-up: counts as live.
+    Redrive,
+}
+
+/// A command: `{entity}.{verb}` with a JSON object (DOMAIN 1.3).
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// Id given on receipt; a retry gets a new one and is recognised by `client_request_id`.
+    pub id: Id,
+    /// `incident.create`.
+    pub name: String,
+    /// Who asks, as established by whoever authenticated him.
+    pub caller: Caller,
+    /// The request's body.
+    pub body: Map<String, Value>,
+    /// `clientRequestId` (DOMAIN 1.3, retry).
+    pub client_request_id: Option<String>,
+    /// `traceparent` as it came, for the events that follow.
+    pub traceparent: Option<String>,
+}
+
+impl Command {
+    /// The actor for events and timelines.
+    #[must_use]
+    pub fn actor(&self) -> &Actor {
+        &self.caller.actor
+    }
+
+    /// Reads the body as `T`, naming the field where it does not fit.
+    ///
+    /// # Errors
+    /// `Rejected(VALIDATION_ERROR)` with the path of the offending field.
+    pub fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, HandlerError> {
+        serde_path_to_error::deserialize(Value::Object(self.body.clone())).map_err(|error| {
+            let text = error.inner().to_string();
+            let path = error.path().to_string();
+            // serde names a missing or unknown field only inside its sentence.
+            let quoted = text.split('`').nth(1).filter(|_| path == ".").map(str::to_owned);
+            let field = quoted.or_else(|| (path != ".").then_some(path));
+            HandlerError::Rejected(Rejection { field, ..Rejection::new(Code::ValidationError, text) })
+        })
+    }
+}
+
+/// One command that a role answers.
+#[derive(Debug, Clone, Copy)]
+pub struct CommandSpec {
+    /// `incident.create`.
+    pub name: &'static str,
+    /// What the caller must be permitted (DOMAIN 1.2).
+    pub permission: Permission,
+    /// Whether it changes state (only such replies are kept for `clientRequestId`).
+    pub mutates: bool,
+}
+
+/// A due timer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Timer {
+    /// What the timer is for; the role's own word, for example `arrival`.
+    pub kind: String,
+    /// Which one of its kind, usually an entity id.
+    pub key: String,
+    /// When it was due.
+    pub due_at: Ts,
+    /// What the role left with it.
+    pub payload: Value,
+}
+
+/// How an outside call ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EffectResult {
+    /// The idempotency key that the role chose.
+    pub key: String,
+    /// The role's word for the kind of call.
+    pub kind: String,
+    /// What came back.
+    pub outcome: store::EffectOutcome,
+    /// The request as it was asked for.
+    pub request: Value,
+}
+
+/// Why a handler did not succeed (DESIGN 4).
+#[derive(Debug, Clone)]
+pub enum HandlerError {
+    /// May succeed later: tried at 0, 300 and 600 s, then dead.
+    Transient(String),
+    /// Never succeeds: dead now, with this reason.
+    Permanent(DeadReason, String),
+    /// Something that comes before it is missing: tried after each later commit of its key, spends no attempt.
+    NotYet(String),
+    /// Commands only: replied, nothing kept.
+    Rejected(Rejection),
+    /// The store failed; its class decides whether the process can go on.
+    Store(store::Error),
+}
+
+impl From<store::Error> for HandlerError {
+    fn from(error: store::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Rejection> for HandlerError {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+impl fmt::Display for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transient(text) | Self::NotYet(text) => f.write_str(text),
+            Self::Permanent(reason, text) => write!(f, "{reason}: {text}"),
+            Self::Rejected(rejection) => write!(f, "{}: {}", rejection.code, rejection.message),
+            Self::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+/// A command's refusal, in the form of DOMAIN 1.3.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rejection {
+    /// What kind of refusal.
+    pub code: Code,
+    /// One sentence for a person.
+    pub message: String,
+    /// The offending field, where there is one.
+    pub field: Option<String>,
+    /// Machine-readable extras, such as the current version.
+    pub details: Option<Value>,
+}
+
+impl Rejection {
+    /// A refusal without field or details.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), field: None, details: None }
+    }
+
+    /// VALIDATION_ERROR naming `field`.
+    pub fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: Some(field.into()), ..Self::new(Code::ValidationError, message) }
+    }
+
+    /// The same with details.
+    #[must_use]
+    pub fn with_details(self, details: Value) -> Self {
+        Self { details: Some(details), ..self }
+    }
+}
+
+/// The error codes of DOMAIN 1.3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // the names are DOMAIN 1.3's own
+pub enum Code {
+    ValidationError,
+    AuthenticationError,
+    PaymentFailed,
+    AuthorizationError,
+    FraudDetected,
+    NotFound,
+    Conflict,
+    VersionConflict,
+    InvalidTransition,
+    OfferNotPending,
+    OfferExpired,
+    IncidentAlreadyAssigned,
+    VendorNotAvailable,
+    RateLimitExceeded,
+    InternalError,
+    ServiceUnavailable,
+    Timeout,
+}
+
+impl Code {
+    /// The code as it stands in replies.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ValidationError => "VALIDATION_ERROR",
+            Self::AuthenticationError => "AUTHENTICATION_ERROR",
+            Self::PaymentFailed => "PAYMENT_FAILED",
+            Self::AuthorizationError => "AUTHORIZATION_ERROR",
+            Self::FraudDetected => "FRAUD_DETECTED",
+            Self::NotFound => "NOT_FOUND",
+            Self::Conflict => "CONFLICT",
+            Self::VersionConflict => "VERSION_CONFLICT",
+            Self::InvalidTransition => "INVALID_TRANSITION",
+            Self::OfferNotPending => "OFFER_NOT_PENDING",
+            Self::OfferExpired => "OFFER_EXPIRED",
+            Self::IncidentAlreadyAssigned => "INCIDENT_ALREADY_ASSIGNED",
+            Self::VendorNotAvailable => "VENDOR_NOT_AVAILABLE",
+            Self::RateLimitExceeded => "RATE_LIMIT_EXCEEDED",
+            Self::InternalError => "INTERNAL_ERROR",
+            Self::ServiceUnavailable => "SERVICE_UNAVAILABLE",
+            Self::Timeout => "TIMEOUT",
+        }
+    }
+
+    /// The HTTP status that DOMAIN 1.3 puts it under; also the `Nats-Service-Error-Code`.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        match self {
+            Self::ValidationError => 400,
+            Self::AuthenticationError => 401,
+            Self::PaymentFailed => 402,
+            Self::AuthorizationError | Self::FraudDetected => 403,
+            Self::NotFound => 404,
+            Self::Conflict
+            | Self::VersionConflict
+            | Self::InvalidTransition
+            | Self::OfferNotPending
+            | Self::OfferExpired
+            | Self::IncidentAlreadyAssigned
+            | Self::VendorNotAvailable => 409,
+            Self::RateLimitExceeded => 429,
+            Self::InternalError => 500,
+            Self::ServiceUnavailable => 503,
+            Self::Timeout => 504,
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
