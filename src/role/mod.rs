@@ -5,6 +5,8 @@
 //! [`Tx`](crate::store::Tx). The engine (`node`) calls it and decides what an error means.
 
 pub mod permission;
+#[cfg(test)]
+mod testing;
 
 use std::fmt;
 use std::str::FromStr;
