@@ -4,10 +4,6 @@
 //! promises for simulation. One conformance suite (`tests/it/bus_conformance.rs`) runs over both. Only this room knows
 //! `async_nats`; nothing here knows a store, a role or the engine.
 
-pub mod jetstream;
-pub mod memory;
-pub mod topology;
-
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
@@ -70,7 +66,10 @@ impl Headers {
     /// The first value under `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Adds a header behind those that are there.
@@ -204,7 +203,12 @@ pub trait Bus: Clone + Send + Sync + 'static {
 
     /// Takes up to `max` deliveries of `queue` (a durable consumer on `EVENTS`), waiting up to `wait` for the first. An
     /// empty answer means that nothing came in time.
-    fn fetch(&self, queue: &str, max: usize, wait: Duration) -> impl Future<Output = Result<Vec<Delivery>, Error>> + Send;
+    fn fetch(
+        &self,
+        queue: &str,
+        max: usize,
+        wait: Duration,
+    ) -> impl Future<Output = Result<Vec<Delivery>, Error>> + Send;
 
     /// Acknowledges deliveries. Plain acks: one may be lost, then the delivery comes again and the inbox drops it.
     fn ack(&self, tokens: Vec<AckToken>) -> impl Future<Output = Result<(), Error>> + Send;

@@ -10,6 +10,7 @@ mod testing;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -55,7 +56,13 @@ impl RoleName {
     ];
 
     /// The roles that this build can run.
-    pub const BUILT: [Self; 5] = [Self::Incident, Self::Vendor, Self::Match, Self::Tracking, Self::Audit];
+    pub const BUILT: [Self; 5] = [
+        Self::Incident,
+        Self::Vendor,
+        Self::Match,
+        Self::Tracking,
+        Self::Audit,
+    ];
 
     /// The name as typed after `--role`.
     #[must_use]
@@ -161,7 +168,7 @@ pub enum Input {
 #[derive(Debug, Clone)]
 pub struct Received {
     /// The decoded, validated event.
-    pub event: Event,
+    pub event: Arc<Event>,
     /// How it got here.
     pub mode: Mode,
     /// Older than its rule's age where the rule says `escalate` (DOMAIN 4.1; 5.3 for match).
@@ -212,9 +219,16 @@ impl Command {
             let text = error.inner().to_string();
             let path = error.path().to_string();
             // serde names a missing or unknown field only inside its sentence.
-            let quoted = text.split('`').nth(1).filter(|_| path == ".").map(str::to_owned);
+            let quoted = text
+                .split('`')
+                .nth(1)
+                .filter(|_| path == ".")
+                .map(str::to_owned);
             let field = quoted.or_else(|| (path != ".").then_some(path));
-            HandlerError::Rejected(Rejection { field, ..Rejection::new(Code::ValidationError, text) })
+            HandlerError::Rejected(Rejection {
+                field,
+                ..Rejection::new(Code::ValidationError, text)
+            })
         })
     }
 }
@@ -310,18 +324,29 @@ pub struct Rejection {
 impl Rejection {
     /// A refusal without field or details.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), field: None, details: None }
+        Self {
+            code,
+            message: message.into(),
+            field: None,
+            details: None,
+        }
     }
 
     /// VALIDATION_ERROR naming `field`.
     pub fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { field: Some(field.into()), ..Self::new(Code::ValidationError, message) }
+        Self {
+            field: Some(field.into()),
+            ..Self::new(Code::ValidationError, message)
+        }
     }
 
     /// The same with details.
     #[must_use]
     pub fn with_details(self, details: Value) -> Self {
-        Self { details: Some(details), ..self }
+        Self {
+            details: Some(details),
+            ..self
+        }
     }
 }
 

@@ -47,7 +47,12 @@ impl Caller {
     /// A caller with nothing but an actor.
     #[must_use]
     pub fn of(actor: Actor) -> Self {
-        Self { actor, company: None, independent_contractor: false, operator: None }
+        Self {
+            actor,
+            company: None,
+            independent_contractor: false,
+            operator: None,
+        }
     }
 
     /// Reads the header `Roadcall-Actor` (DESIGN 10): `driver:<id>;company=<id>;payment=independent_contractor`.
@@ -57,15 +62,22 @@ impl Caller {
     pub fn parse(header: &str) -> Result<Self, String> {
         let mut parts = header.split(';').map(str::trim);
         let actor = parts.next().unwrap_or_default();
-        let mut caller = Self::of(actor.parse().map_err(|error| format!("actor '{actor}': {error}"))?);
+        let mut caller = Self::of(
+            actor
+                .parse()
+                .map_err(|error| format!("actor '{actor}': {error}"))?,
+        );
         for part in parts {
             match part.split_once('=') {
                 Some(("company", id)) => {
-                    caller.company = Some(Id::parse(id).map_err(|error| format!("company '{id}': {error}"))?);
+                    caller.company =
+                        Some(Id::parse(id).map_err(|error| format!("company '{id}': {error}"))?);
                 }
                 Some(("payment", "independent_contractor")) => caller.independent_contractor = true,
                 Some(("payment", "company")) => {}
-                Some(("operator", name)) if !name.is_empty() => caller.operator = Some(name.to_owned()),
+                Some(("operator", name)) if !name.is_empty() => {
+                    caller.operator = Some(name.to_owned())
+                }
                 _ => return Err(format!("'{part}' is none of company=, payment=, operator=")),
             }
         }
@@ -117,9 +129,19 @@ pub enum Scope {
 /// `AUTHORIZATION_ERROR` that says which of the two, permission or ownership, is missing.
 pub fn check(caller: &Caller, permission: Permission, scope: &Scope) -> Result<(), Rejection> {
     if !permitted(&caller.actor, permission) {
-        return Err(refused(format!("{} has no permission for this command", kind(&caller.actor))));
+        return Err(refused(format!(
+            "{} has no permission for this command",
+            kind(&caller.actor)
+        )));
     }
-    let Scope::Owned { driver, vendor, company } = scope else { return Ok(()) };
+    let Scope::Owned {
+        driver,
+        vendor,
+        company,
+    } = scope
+    else {
+        return Ok(());
+    };
     let owns = match &caller.actor {
         Actor::Driver(id) => *driver == Some(*id),
         // A profile is open for reading; everything else of a vendor is his own.
@@ -132,7 +154,10 @@ pub fn check(caller: &Caller, permission: Permission, scope: &Scope) -> Result<(
     if owns {
         Ok(())
     } else {
-        Err(refused(format!("this belongs to somebody else than {}", kind(&caller.actor))))
+        Err(refused(format!(
+            "this belongs to somebody else than {}",
+            kind(&caller.actor)
+        )))
     }
 }
 
@@ -159,7 +184,12 @@ fn permitted(actor: &Actor, permission: Permission) -> bool {
     match actor {
         Actor::Driver(_) => matches!(
             permission,
-            P::IncidentCreate | P::IncidentView | P::IncidentCancel | P::IncidentRate | P::TrackingView | P::VendorView
+            P::IncidentCreate
+                | P::IncidentView
+                | P::IncidentCancel
+                | P::IncidentRate
+                | P::TrackingView
+                | P::VendorView
         ),
         Actor::Vendor(_) => matches!(
             permission,
@@ -190,9 +220,16 @@ fn permitted(actor: &Actor, permission: Permission) -> bool {
         ),
         Actor::Admin(_) | Actor::Operator(_) => !matches!(
             permission,
-            P::OfferAccept | P::OfferDecline | P::IncidentRate | P::IncidentWithdraw | P::TrackingReport
+            P::OfferAccept
+                | P::OfferDecline
+                | P::IncidentRate
+                | P::IncidentWithdraw
+                | P::TrackingReport
         ),
-        Actor::System(_) => matches!(permission, P::IncidentView | P::OfferView | P::TrackingView | P::VendorView),
+        Actor::System(_) => matches!(
+            permission,
+            P::IncidentView | P::OfferView | P::TrackingView | P::VendorView
+        ),
         Actor::Call(_) | Actor::Provider(_) => false,
     }
 }

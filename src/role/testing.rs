@@ -34,10 +34,21 @@ impl<R: Role> Bench<R> {
             queue: role.name().queue().unwrap_or_default().to_owned(),
             codec: Codec::Json,
         };
-        let fresh = Identity { store_id: ids::derive_v7(0, &[b"test"]), epoch: "e1".to_owned() };
+        let fresh = Identity {
+            store_id: ids::derive_v7(0, &[b"test"]),
+            epoch: "e1".to_owned(),
+        };
         let store = Store::open(options, role.migrations(), &fresh).expect("the store opens");
         let reader = Reader::open(store.path()).expect("the store can be read");
-        Self { role, now: Ts::from_ms(1_768_471_200_000), store, reader, inputs: 0, read_to: 0, _dir: dir }
+        Self {
+            role,
+            now: Ts::from_ms(1_768_471_200_000),
+            store,
+            reader,
+            inputs: 0,
+            read_to: 0,
+            _dir: dir,
+        }
     }
 
     fn next_id(&mut self) -> Id {
@@ -46,15 +57,30 @@ impl<R: Role> Bench<R> {
     }
 
     /// Runs one input in its own step. On success returns the reply and the events emitted.
-    pub fn run(&mut self, input: &Input, input_id: Id) -> Result<(Option<Value>, Vec<Event>), HandlerError> {
+    pub fn run(
+        &mut self,
+        input: &Input,
+        input_id: Id,
+    ) -> Result<(Option<Value>, Vec<Event>), HandlerError> {
         self.store.begin().expect("a step begins");
         let (first, input_time, correlation) = match input {
             Input::Event(received) => (false, received.event.time, received.event.correlation),
             Input::Timer(timer) => (false, timer.due_at, None),
             _ => (true, self.now, None),
         };
-        let origin = Origin { cause: Some(input_id), correlation, ..Origin::default() };
-        let context = Context { now: self.now, input_id, input_time, first, origin, delivery: None };
+        let origin = Origin {
+            cause: Some(input_id),
+            correlation,
+            ..Origin::default()
+        };
+        let context = Context {
+            now: self.now,
+            input_id,
+            input_time,
+            first,
+            origin,
+            delivery: None,
+        };
         let mut tx = Tx::open(&mut self.store, context).expect("a savepoint opens");
         let result = self.role.handle(&mut tx, input);
         let reply = match result {
@@ -70,9 +96,14 @@ impl<R: Role> Bench<R> {
     }
 
     fn emitted(&mut self) -> Vec<Event> {
-        let rows = self.reader.outbox(self.read_to + 1, i64::MAX, 10_000).expect("the outbox can be read");
+        let rows = self
+            .reader
+            .outbox(self.read_to + 1, i64::MAX, 10_000)
+            .expect("the outbox can be read");
         self.read_to = rows.last().map_or(self.read_to, |row| row.n);
-        rows.iter().map(|row| decode(&row.subject, Some("application/json"), &row.body).expect("valid")).collect()
+        rows.iter()
+            .map(|row| decode(&row.subject, Some("application/json"), &row.body).expect("valid"))
+            .collect()
     }
 
     /// Delivers an event from another role.
@@ -90,7 +121,11 @@ impl<R: Role> Bench<R> {
                 metadata: std::collections::BTreeMap::default(),
             },
         );
-        let input = Input::Event(Box::new(Received { event, mode: Mode::Live, too_old: false }));
+        let input = Input::Event(Box::new(Received {
+            event: event.into(),
+            mode: Mode::Live,
+            too_old: false,
+        }));
         Ok(self.run(&input, id)?.1)
     }
 
@@ -109,21 +144,47 @@ impl<R: Role> Bench<R> {
                 metadata: std::collections::BTreeMap::default(),
             },
         );
-        let input = Input::Event(Box::new(Received { event, mode: Mode::Live, too_old: true }));
+        let input = Input::Event(Box::new(Received {
+            event: event.into(),
+            mode: Mode::Live,
+            too_old: true,
+        }));
         Ok(self.run(&input, id)?.1)
     }
 
     /// Sends a command as `actor`, through the permission check as the engine does.
-    pub fn command(&mut self, actor: &Actor, name: &str, body: Value) -> Result<(Value, Vec<Event>), HandlerError> {
+    pub fn command(
+        &mut self,
+        actor: &Actor,
+        name: &str,
+        body: Value,
+    ) -> Result<(Value, Vec<Event>), HandlerError> {
         self.command_as(Caller::of(actor.clone()), name, body)
     }
 
     /// The same with company and payment type.
-    pub fn command_as(&mut self, caller: Caller, name: &str, body: Value) -> Result<(Value, Vec<Event>), HandlerError> {
+    pub fn command_as(
+        &mut self,
+        caller: Caller,
+        name: &str,
+        body: Value,
+    ) -> Result<(Value, Vec<Event>), HandlerError> {
         let id = self.next_id();
-        let Value::Object(body) = body else { panic!("a body is an object") };
-        let client_request_id = body.get("clientRequestId").and_then(Value::as_str).map(str::to_owned);
-        let command = Command { id, name: name.to_owned(), caller, body, client_request_id, traceparent: None };
+        let Value::Object(body) = body else {
+            panic!("a body is an object")
+        };
+        let client_request_id = body
+            .get("clientRequestId")
+            .and_then(Value::as_str)
+            .map(str::to_owned);
+        let command = Command {
+            id,
+            name: name.to_owned(),
+            caller,
+            body,
+            client_request_id,
+            traceparent: None,
+        };
         let spec = self.role.commands().iter().find(|spec| spec.name == name);
         let Some(spec) = spec else {
             return Err(Rejection::new(Code::NotFound, format!("no command {name}")).into());
@@ -150,12 +211,23 @@ impl<R: Role> Bench<R> {
     pub fn fire_next_timer(&mut self) -> Option<Result<Vec<Event>, HandlerError>> {
         let due_ms = self.store.next_timer_due().expect("timers can be read")?;
         self.now = self.now.max(Ts::from_ms(due_ms));
-        let due = self.store.due_timers(self.now.ms(), 1).expect("timers can be read").pop()?;
+        let due = self
+            .store
+            .due_timers(self.now.ms(), 1)
+            .expect("timers can be read")
+            .pop()?;
         self.store.begin().expect("a step begins");
-        self.store.remove_timer(&due.kind, &due.key).expect("the timer is removed");
+        self.store
+            .remove_timer(&due.kind, &due.key)
+            .expect("the timer is removed");
         self.store.commit().expect("committed");
         let id = self.next_id();
-        let input = Input::Timer(Timer { kind: due.kind, key: due.key, due_at: due.due_at, payload: due.payload });
+        let input = Input::Timer(Timer {
+            kind: due.kind,
+            key: due.key,
+            due_at: due.due_at,
+            payload: due.payload,
+        });
         Some(self.run(&input, id).map(|(_, events)| events))
     }
 }
@@ -170,5 +242,8 @@ pub fn code<T: std::fmt::Debug>(result: Result<T, HandlerError>) -> Code {
 
 /// The detail-types of events, in order.
 pub fn types(events: &[Event]) -> Vec<&str> {
-    events.iter().map(|event| event.detail_type.as_str()).collect()
+    events
+        .iter()
+        .map(|event| event.detail_type.as_str())
+        .collect()
 }

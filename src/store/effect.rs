@@ -74,7 +74,12 @@ pub struct PendingEffect {
 }
 
 impl Store {
-    pub(super) fn add_effect(&self, call: &EffectCall, origin: &Origin, now_ms: i64) -> Result<(), Error> {
+    pub(super) fn add_effect(
+        &self,
+        call: &EffectCall,
+        origin: &Origin,
+        now_ms: i64,
+    ) -> Result<(), Error> {
         self.run(
             "adding an effect",
             "INSERT INTO effect (key, kind, class, request, origin, created_at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
@@ -100,7 +105,11 @@ impl Store {
         self.effects("ORDER BY created_at_ms, key", ())
     }
 
-    fn effects(&self, tail: &str, params: impl rusqlite::Params) -> Result<Vec<PendingEffect>, Error> {
+    fn effects(
+        &self,
+        tail: &str,
+        params: impl rusqlite::Params,
+    ) -> Result<Vec<PendingEffect>, Error> {
         let rows = self.rows(
             "reading effects",
             &format!("SELECT key, kind, class, request, origin FROM effect {tail}"),
@@ -117,10 +126,19 @@ impl Store {
         )?;
         rows.into_iter()
             .map(|(key, kind, class, request, origin)| {
-                let request = serde_json::from_str(&request)
-                    .map_err(|error| self.error(Class::Defect, "reading an effect", error.to_string()))?;
-                let call = EffectCall { key, kind, class: EffectClass::from_code(class), request };
-                Ok(PendingEffect { call, origin: Origin::read(&origin) })
+                let request = serde_json::from_str(&request).map_err(|error| {
+                    self.error(Class::Defect, "reading an effect", error.to_string())
+                })?;
+                let call = EffectCall {
+                    key,
+                    kind,
+                    class: EffectClass::from_code(class),
+                    request,
+                };
+                Ok(PendingEffect {
+                    call,
+                    origin: Origin::read(&origin),
+                })
             })
             .collect()
     }
@@ -130,6 +148,10 @@ impl Store {
     /// # Errors
     /// A store error.
     pub fn remove_effect(&self, key: &str) -> Result<bool, Error> {
-        Ok(self.run("removing an effect", "DELETE FROM effect WHERE key = ?1", params![key])? > 0)
+        Ok(self.run(
+            "removing an effect",
+            "DELETE FROM effect WHERE key = ?1",
+            params![key],
+        )? > 0)
     }
 }

@@ -39,11 +39,24 @@ impl Error {
     /// Whether the process must stop consuming and exit (DESIGN 4: full, I/O, corrupt or read-only).
     #[must_use]
     pub fn fatal(&self) -> bool {
-        matches!(self.class, Class::Full | Class::Io | Class::Corrupt | Class::ReadOnly | Class::NewerSchema)
+        matches!(
+            self.class,
+            Class::Full | Class::Io | Class::Corrupt | Class::ReadOnly | Class::NewerSchema
+        )
     }
 
-    pub(super) fn new(class: Class, op: &'static str, path: &Path, message: impl Into<String>) -> Self {
-        Self { class, op, message: message.into(), path: path.to_owned() }
+    pub(super) fn new(
+        class: Class,
+        op: &'static str,
+        path: &Path,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            class,
+            op,
+            message: message.into(),
+            path: path.to_owned(),
+        }
     }
 
     pub(super) fn sqlite(op: &'static str, path: &Path, error: &rusqlite::Error) -> Self {
@@ -53,7 +66,9 @@ impl Error {
 
 fn classify(error: &rusqlite::Error) -> Class {
     use rusqlite::ErrorCode as E;
-    let rusqlite::Error::SqliteFailure(failure, _) = error else { return Class::Defect };
+    let rusqlite::Error::SqliteFailure(failure, _) = error else {
+        return Class::Defect;
+    };
     match failure.code {
         E::DiskFull => Class::Full,
         E::DatabaseCorrupt | E::NotADatabase => Class::Corrupt,

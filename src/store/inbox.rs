@@ -112,7 +112,12 @@ impl Store {
     ///
     /// # Errors
     /// A store error.
-    pub fn prune_inbox(&self, before_ms: i64, cursor: Option<Id>, max: usize) -> Result<Option<Id>, Error> {
+    pub fn prune_inbox(
+        &self,
+        before_ms: i64,
+        cursor: Option<Id>,
+        max: usize,
+    ) -> Result<Option<Id>, Error> {
         let from = cursor.map_or_else(Vec::new, |id| id.uuid().as_bytes().to_vec());
         let seen: Vec<(Vec<u8>, i64)> = self.rows(
             "pruning the inbox",
@@ -122,12 +127,19 @@ impl Store {
         )?;
         for (event_id, at_ms) in &seen {
             if *at_ms < before_ms {
-                self.run("pruning the inbox", "DELETE FROM inbox WHERE event_id = ?1", params![event_id])?;
+                self.run(
+                    "pruning the inbox",
+                    "DELETE FROM inbox WHERE event_id = ?1",
+                    params![event_id],
+                )?;
             }
         }
         if seen.len() < max {
             return Ok(None);
         }
-        Ok(seen.last().and_then(|(id, _)| uuid::Uuid::from_slice(id).ok()).map(Id::from_uuid))
+        Ok(seen
+            .last()
+            .and_then(|(id, _)| uuid::Uuid::from_slice(id).ok())
+            .map(Id::from_uuid))
     }
 }

@@ -18,8 +18,8 @@ mod waiting;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension};
 pub use rusqlite::params;
+use rusqlite::{Connection, OptionalExtension};
 
 pub use effect::{EffectCall, EffectClass, EffectOutcome, PendingEffect};
 pub use error::{Class, Error};
@@ -91,14 +91,20 @@ impl Store {
     ///
     /// # Errors
     /// Any [`Class`]; [`Class::NewerSchema`] when a newer build wrote the file.
-    pub fn open(options: Options, role_migrations: &[&str], fresh: &Identity) -> Result<Self, Error> {
+    pub fn open(
+        options: Options,
+        role_migrations: &[&str],
+        fresh: &Identity,
+    ) -> Result<Self, Error> {
         let path = options.path.clone();
         let fail = |op| {
             let path = path.clone();
             move |error: rusqlite::Error| Error::sqlite(op, &path, &error)
         };
         let connection = Connection::open(&options.path).map_err(fail("opening the database"))?;
-        connection.busy_timeout(Duration::from_secs(5)).map_err(fail("setting the busy timeout"))?;
+        connection
+            .busy_timeout(Duration::from_secs(5))
+            .map_err(fail("setting the busy timeout"))?;
         configure(&connection, options.synchronous).map_err(fail("configuring the database"))?;
         schema::migrate(&connection, &options.path, role_migrations)?;
         connection.set_prepared_statement_cache_capacity(128);
@@ -120,8 +126,9 @@ impl Store {
 
     fn load_identity(&mut self, fresh: &Identity) -> Result<(), Error> {
         if let Some(store_id) = self.meta("store_id")? {
-            let store_id = Id::parse(&store_id)
-                .map_err(|error| self.error(Class::Corrupt, "reading the store id", error.to_string()))?;
+            let store_id = Id::parse(&store_id).map_err(|error| {
+                self.error(Class::Corrupt, "reading the store id", error.to_string())
+            })?;
             let epoch = self.meta("epoch")?.unwrap_or_default();
             self.identity = Identity { store_id, epoch };
             return Ok(());
@@ -164,7 +171,9 @@ impl Store {
     /// # Errors
     /// A failure leaves the step rolled back.
     pub fn commit(&mut self) -> Result<(), Error> {
-        let result = self.write_counters().and_then(|()| self.run("committing a step", "COMMIT", ()));
+        let result = self
+            .write_counters()
+            .and_then(|()| self.run("committing a step", "COMMIT", ()));
         match result {
             Ok(_) => {
                 self.committed = self.counters;
@@ -226,7 +235,11 @@ impl Store {
     /// # Errors
     /// A store error.
     pub fn meta(&self, name: &str) -> Result<Option<String>, Error> {
-        self.value("reading meta", "SELECT value FROM meta WHERE name = ?1", params![name])
+        self.value(
+            "reading meta",
+            "SELECT value FROM meta WHERE name = ?1",
+            params![name],
+        )
     }
 
     /// Sets a named value of the engine's own; inside a step.
@@ -243,8 +256,16 @@ impl Store {
     }
 
     fn meta_number(&self, name: &str) -> Result<i64, Error> {
-        let Some(text) = self.meta(name)? else { return Ok(0) };
-        text.parse().map_err(|_| self.error(Class::Corrupt, "reading meta", format!("{name} is not a number: {text}")))
+        let Some(text) = self.meta(name)? else {
+            return Ok(0);
+        };
+        text.parse().map_err(|_| {
+            self.error(
+                Class::Corrupt,
+                "reading meta",
+                format!("{name} is not a number: {text}"),
+            )
+        })
     }
 
     /// The first reply to this (actor, command, clientRequestId), if it is still kept (30 days, DESIGN 4).
@@ -252,7 +273,11 @@ impl Store {
     /// # Errors
     /// A store error.
     pub fn kept_reply(&self, key: &str) -> Result<Option<String>, Error> {
-        self.value("reading a kept reply", "SELECT value FROM reply WHERE key = ?1", params![key])
+        self.value(
+            "reading a kept reply",
+            "SELECT value FROM reply WHERE key = ?1",
+            params![key],
+        )
     }
 
     /// Keeps a reply; inside a step.
@@ -260,7 +285,11 @@ impl Store {
     /// # Errors
     /// A store error.
     pub fn keep_reply(&self, key: &str, value: &str, at_ms: i64) -> Result<(), Error> {
-        self.run("keeping a reply", "INSERT INTO reply (key, value, at_ms) VALUES (?1, ?2, ?3)", params![key, value, at_ms])?;
+        self.run(
+            "keeping a reply",
+            "INSERT INTO reply (key, value, at_ms) VALUES (?1, ?2, ?3)",
+            params![key, value, at_ms],
+        )?;
         Ok(())
     }
 
@@ -280,7 +309,12 @@ impl Store {
         Error::new(class, op, &self.options.path, message)
     }
 
-    fn run(&self, op: &'static str, sql: &str, params: impl rusqlite::Params) -> Result<usize, Error> {
+    fn run(
+        &self,
+        op: &'static str,
+        sql: &str,
+        params: impl rusqlite::Params,
+    ) -> Result<usize, Error> {
         self.connection
             .prepare_cached(sql)
             .and_then(|mut statement| statement.execute(params))
@@ -324,4 +358,3 @@ fn configure(connection: &Connection, synchronous: Synchronous) -> rusqlite::Res
          PRAGMA wal_autocheckpoint = 2000; PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY;"
     ))
 }
-

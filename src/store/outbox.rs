@@ -88,7 +88,14 @@ impl Store {
         only_fill_gap: bool,
         now_ms: i64,
     ) -> Result<(), Error> {
-        self.append_outbox(msg_id, subject, headers, body, only_fill_gap.then_some(0), now_ms)?;
+        self.append_outbox(
+            msg_id,
+            subject,
+            headers,
+            body,
+            only_fill_gap.then_some(0),
+            now_ms,
+        )?;
         Ok(())
     }
 
@@ -163,10 +170,21 @@ impl Store {
             "pruning the outbox",
             "SELECT first_n, last_n, server_id, at_ms FROM published ORDER BY first_n",
             (),
-            |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?, row.get::<_, i64>(3)?)),
+            |row| {
+                Ok((
+                    row.get::<_, i64>(0)?,
+                    row.get::<_, i64>(1)?,
+                    row.get::<_, String>(2)?,
+                    row.get::<_, i64>(3)?,
+                ))
+            },
         )?;
-        let first: Option<i64> = self.value("pruning the outbox", "SELECT min(n) FROM outbox", ())?.flatten();
-        let Some(mut next_n) = first else { return Ok(0) };
+        let first: Option<i64> = self
+            .value("pruning the outbox", "SELECT min(n) FROM outbox", ())?
+            .flatten();
+        let Some(mut next_n) = first else {
+            return Ok(0);
+        };
         let mut keep_from = None;
         for (index, (first_n, last_n, server, at_ms)) in runs.iter().enumerate() {
             let newest = index + 1 == runs.len();
@@ -177,15 +195,30 @@ impl Store {
             }
             next_n = last_n + 1;
         }
-        let Some(keep_from) = keep_from else { return Ok(0) };
-        self.run("pruning the outbox", "DELETE FROM published WHERE last_n < ?1", params![keep_from])?;
-        self.run("pruning the outbox", "DELETE FROM outbox WHERE n < ?1", params![keep_from])
+        let Some(keep_from) = keep_from else {
+            return Ok(0);
+        };
+        self.run(
+            "pruning the outbox",
+            "DELETE FROM published WHERE last_n < ?1",
+            params![keep_from],
+        )?;
+        self.run(
+            "pruning the outbox",
+            "DELETE FROM outbox WHERE n < ?1",
+            params![keep_from],
+        )
     }
 }
 
 /// Header lines as stored. Values never hold a line break: NATS forbids it and the codec refuses it.
 pub(super) fn join_headers(headers: &[(String, String)]) -> String {
-    let mut text = String::with_capacity(headers.iter().map(|(name, value)| name.len() + value.len() + 2).sum());
+    let mut text = String::with_capacity(
+        headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 2)
+            .sum(),
+    );
     for (name, value) in headers {
         text.push_str(name);
         text.push(':');
@@ -196,6 +229,8 @@ pub(super) fn join_headers(headers: &[(String, String)]) -> String {
 }
 
 pub(super) fn split_headers(text: &str) -> Vec<(String, String)> {
-    text.lines().filter_map(|line| line.split_once(':')).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    text.lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
-

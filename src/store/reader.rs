@@ -21,12 +21,21 @@ impl Reader {
     /// # Errors
     /// A store error, also when the file does not exist.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let fail = |error: rusqlite::Error| Error::sqlite("opening the database for reading", path, &error);
-        let connection =
-            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-                .map_err(fail)?;
-        connection.busy_timeout(Duration::from_secs(5)).map_err(fail)?;
-        Ok(Self { connection, path: path.to_owned() })
+        let fail = |error: rusqlite::Error| {
+            Error::sqlite("opening the database for reading", path, &error)
+        };
+        let connection = Connection::open_with_flags(
+            path,
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )
+        .map_err(fail)?;
+        connection
+            .busy_timeout(Duration::from_secs(5))
+            .map_err(fail)?;
+        Ok(Self {
+            connection,
+            path: path.to_owned(),
+        })
     }
 
     /// Up to `max` outbox rows with numbers from `from_n` to `to_n`, both inclusive, in order.
@@ -58,9 +67,12 @@ impl Reader {
     /// # Errors
     /// A store error.
     pub fn outbox_ids(&self) -> Result<Vec<(i64, String, String)>, Error> {
-        self.rows("reading the outbox", "SELECT n, msg_id, subject FROM outbox ORDER BY n", (), |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })
+        self.rows(
+            "reading the outbox",
+            "SELECT n, msg_id, subject FROM outbox ORDER BY n",
+            (),
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
     }
 
     /// What is known of publication, oldest first.

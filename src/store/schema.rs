@@ -110,7 +110,14 @@ pub(super) fn migrate(connection: &Connection, path: &Path, role: &[&str]) -> Re
         .pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
         .map_err(fail("reading the schema version"))?
         .try_into()
-        .map_err(|_| Error::new(Class::Corrupt, "reading the schema version", path, "it is negative"))?;
+        .map_err(|_| {
+            Error::new(
+                Class::Corrupt,
+                "reading the schema version",
+                path,
+                "it is negative",
+            )
+        })?;
     let (engine_done, role_done) = (version / ENGINE_UNIT, version % ENGINE_UNIT);
     if engine_done > ENGINE.len() || role_done > role.len() {
         return Err(Error::new(
@@ -126,10 +133,14 @@ pub(super) fn migrate(connection: &Connection, path: &Path, role: &[&str]) -> Re
     }
     let steps = (engine_done..ENGINE.len())
         .map(|done| (ENGINE[done], (done + 1) * ENGINE_UNIT + role_done))
-        .chain((role_done..role.len()).map(|done| (role[done], ENGINE.len() * ENGINE_UNIT + done + 1)));
+        .chain(
+            (role_done..role.len()).map(|done| (role[done], ENGINE.len() * ENGINE_UNIT + done + 1)),
+        );
     for (sql, version_after) in steps {
         connection
-            .execute_batch(&format!("BEGIN IMMEDIATE; {sql}; PRAGMA user_version = {version_after}; COMMIT;"))
+            .execute_batch(&format!(
+                "BEGIN IMMEDIATE; {sql}; PRAGMA user_version = {version_after}; COMMIT;"
+            ))
             .map_err(|error| {
                 // Leaves the connection usable for the message that follows; the error that counts is the first.
                 let _ = connection.execute_batch("ROLLBACK");

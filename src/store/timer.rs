@@ -33,7 +33,14 @@ impl DueTimer {
 }
 
 impl Store {
-    pub(super) fn set_timer(&self, kind: &str, key: &str, at: Ts, payload: &Value, origin: &Origin) -> Result<(), Error> {
+    pub(super) fn set_timer(
+        &self,
+        kind: &str,
+        key: &str,
+        at: Ts,
+        payload: &Value,
+        origin: &Origin,
+    ) -> Result<(), Error> {
         self.run(
             "setting a timer",
             "INSERT INTO timer (kind, key, due_at_ms, retry_at_ms, attempts, payload, origin)
@@ -49,7 +56,11 @@ impl Store {
     /// # Errors
     /// A store error.
     pub fn remove_timer(&self, kind: &str, key: &str) -> Result<bool, Error> {
-        Ok(self.run("removing a timer", "DELETE FROM timer WHERE kind = ?1 AND key = ?2", params![kind, key])? > 0)
+        Ok(self.run(
+            "removing a timer",
+            "DELETE FROM timer WHERE kind = ?1 AND key = ?2",
+            params![kind, key],
+        )? > 0)
     }
 
     /// Up to `max` timers due at `now_ms`, earliest first.
@@ -75,9 +86,17 @@ impl Store {
         )?;
         rows.into_iter()
             .map(|(kind, key, due_at_ms, payload, attempts, origin)| {
-                let payload = serde_json::from_str(&payload)
-                    .map_err(|error| self.error(Class::Defect, "reading a timer", error.to_string()))?;
-                Ok(DueTimer { kind, key, due_at: Ts::from_ms(due_at_ms), payload, attempts, origin })
+                let payload = serde_json::from_str(&payload).map_err(|error| {
+                    self.error(Class::Defect, "reading a timer", error.to_string())
+                })?;
+                Ok(DueTimer {
+                    kind,
+                    key,
+                    due_at: Ts::from_ms(due_at_ms),
+                    payload,
+                    attempts,
+                    origin,
+                })
             })
             .collect()
     }
@@ -100,8 +119,11 @@ impl Store {
     /// # Errors
     /// A store error.
     pub fn next_timer_due(&self) -> Result<Option<i64>, Error> {
-        let due: Option<Option<i64>> =
-            self.value("looking for the next timer", "SELECT min(retry_at_ms) FROM timer", ())?;
+        let due: Option<Option<i64>> = self.value(
+            "looking for the next timer",
+            "SELECT min(retry_at_ms) FROM timer",
+            (),
+        )?;
         Ok(due.flatten())
     }
 }

@@ -86,7 +86,13 @@ impl<'a> Tx<'a> {
     pub fn open(store: &'a mut Store, context: Context) -> Result<Self, Error> {
         store.run("opening an input", "SAVEPOINT input", ())?;
         let before = store.counters;
-        Ok(Self { store, context, before, ordinal: 0, output: TxOutput::default() })
+        Ok(Self {
+            store,
+            context,
+            before,
+            ordinal: 0,
+            output: TxOutput::default(),
+        })
     }
 
     /// Keeps what was written, for the step's commit.
@@ -104,7 +110,8 @@ impl<'a> Tx<'a> {
     /// A store error.
     pub fn abandon(self) -> Result<(), Error> {
         self.store.counters = self.before;
-        self.store.run("undoing an input", "ROLLBACK TO input", ())?;
+        self.store
+            .run("undoing an input", "ROLLBACK TO input", ())?;
         self.store.run("undoing an input", "RELEASE input", ())?;
         Ok(())
     }
@@ -124,7 +131,11 @@ impl<'a> Tx<'a> {
     /// Home site of the chain of causes: this site unless the input says otherwise (DESIGN 8).
     #[must_use]
     pub fn home(&self) -> &Site {
-        self.context.origin.home.as_ref().unwrap_or(&self.store.options.site)
+        self.context
+            .origin
+            .home
+            .as_ref()
+            .unwrap_or(&self.store.options.site)
     }
 
     /// A new id for an entity: the same each time this input is run.
@@ -145,7 +156,11 @@ impl<'a> Tx<'a> {
             &ordinal,
         ];
         let time_ms = self.context.input_time.ms();
-        if self.context.first { ids::derive_v7(time_ms, &parts) } else { ids::derive_v8(time_ms, &parts) }
+        if self.context.first {
+            ids::derive_v7(time_ms, &parts)
+        } else {
+            ids::derive_v8(time_ms, &parts)
+        }
     }
 
     /// Emits an event: it is published after the commit, at least once, in order per entity key. Returns its id.
@@ -170,12 +185,20 @@ impl<'a> Tx<'a> {
                 metadata,
             },
         );
-        let body = encode(&event, options.codec)
-            .map_err(|error| self.store.error(Class::Defect, "encoding an event", error.to_string()))?;
-        let mut headers = vec![("Content-Type".to_owned(), options.codec.content_type().to_owned())];
+        let body = encode(&event, options.codec).map_err(|error| {
+            self.store
+                .error(Class::Defect, "encoding an event", error.to_string())
+        })?;
+        let mut headers = vec![(
+            "Content-Type".to_owned(),
+            options.codec.content_type().to_owned(),
+        )];
         self.store.counters.roadcall_seq += 1;
         let (epoch, n) = (&self.store.identity.epoch, self.store.counters.roadcall_seq);
-        headers.push(("Roadcall-Seq".to_owned(), format!("{}:{epoch}:{n}", options.role)));
+        headers.push((
+            "Roadcall-Seq".to_owned(),
+            format!("{}:{epoch}:{n}", options.role),
+        ));
         if let Some(traceparent) = &origin.traceparent {
             headers.push(("traceparent".to_owned(), traceparent.clone()));
         }
@@ -183,7 +206,14 @@ impl<'a> Tx<'a> {
             headers.push(("Roadcall-Delivery".to_owned(), delivery.to_owned()));
         }
         let now_ms = self.context.now.ms();
-        self.store.append_outbox(&id.to_string(), &event.subject().to_string(), &headers, &body, None, now_ms)?;
+        self.store.append_outbox(
+            &id.to_string(),
+            &event.subject().to_string(),
+            &headers,
+            &body,
+            None,
+            now_ms,
+        )?;
         self.output.emitted += 1;
         Ok(id)
     }
@@ -198,7 +228,10 @@ impl<'a> Tx<'a> {
         )?;
         let origin = &self.context.origin;
         let mut metadata = BTreeMap::new();
-        metadata.insert("site".to_owned(), self.store.options.site.as_str().to_owned());
+        metadata.insert(
+            "site".to_owned(),
+            self.store.options.site.as_str().to_owned(),
+        );
         metadata.insert("sequence".to_owned(), sequence.unwrap_or(1).to_string());
         if let Some(correlation) = origin.correlation {
             metadata.insert("correlationId".to_owned(), correlation.to_string());
@@ -221,8 +254,15 @@ impl<'a> Tx<'a> {
     ///
     /// # Errors
     /// A store error.
-    pub fn schedule(&mut self, at: Ts, kind: &str, key: &str, payload: &Value) -> Result<(), Error> {
-        self.store.set_timer(kind, key, at, payload, &self.context.origin)
+    pub fn schedule(
+        &mut self,
+        at: Ts,
+        kind: &str,
+        key: &str,
+        payload: &Value,
+    ) -> Result<(), Error> {
+        self.store
+            .set_timer(kind, key, at, payload, &self.context.origin)
     }
 
     /// Stops the timer (`kind`, `key`). False when it was not set.
@@ -238,7 +278,8 @@ impl<'a> Tx<'a> {
     /// # Errors
     /// A store error.
     pub fn effect(&mut self, call: EffectCall) -> Result<(), Error> {
-        self.store.add_effect(&call, &self.context.origin, self.context.now.ms())?;
+        self.store
+            .add_effect(&call, &self.context.origin, self.context.now.ms())?;
         self.output.effects.push(call);
         Ok(())
     }
@@ -248,8 +289,10 @@ impl<'a> Tx<'a> {
     /// # Errors
     /// [`Class::Defect`] for a value that is not JSON.
     pub fn reply(&mut self, value: &impl Serialize) -> Result<(), Error> {
-        let value = serde_json::to_value(value)
-            .map_err(|error| self.store.error(Class::Defect, "writing a reply", error.to_string()))?;
+        let value = serde_json::to_value(value).map_err(|error| {
+            self.store
+                .error(Class::Defect, "writing a reply", error.to_string())
+        })?;
         self.output.reply = Some(value);
         Ok(())
     }
@@ -258,7 +301,11 @@ impl<'a> Tx<'a> {
     ///
     /// # Errors
     /// A store error; [`Class::Defect`] for a document that does not fit `T`.
-    pub fn document<T: DeserializeOwned>(&self, sql: &str, params: impl Params) -> Result<Option<T>, Error> {
+    pub fn document<T: DeserializeOwned>(
+        &self,
+        sql: &str,
+        params: impl Params,
+    ) -> Result<Option<T>, Error> {
         let text: Option<String> = self.store.value("reading an entity", sql, params)?;
         text.map(|text| self.parse(&text)).transpose()
     }
@@ -267,13 +314,22 @@ impl<'a> Tx<'a> {
     ///
     /// # Errors
     /// As [`Tx::document`].
-    pub fn documents<T: DeserializeOwned>(&self, sql: &str, params: impl Params) -> Result<Vec<T>, Error> {
-        let texts: Vec<String> = self.store.rows("reading entities", sql, params, |row| row.get(0))?;
+    pub fn documents<T: DeserializeOwned>(
+        &self,
+        sql: &str,
+        params: impl Params,
+    ) -> Result<Vec<T>, Error> {
+        let texts: Vec<String> = self
+            .store
+            .rows("reading entities", sql, params, |row| row.get(0))?;
         texts.iter().map(|text| self.parse(text)).collect()
     }
 
     fn parse<T: DeserializeOwned>(&self, text: &str) -> Result<T, Error> {
-        serde_json::from_str(text).map_err(|error| self.store.error(Class::Defect, "reading an entity", error.to_string()))
+        serde_json::from_str(text).map_err(|error| {
+            self.store
+                .error(Class::Defect, "reading an entity", error.to_string())
+        })
     }
 
     /// A document's text for a `doc` column.
@@ -281,8 +337,10 @@ impl<'a> Tx<'a> {
     /// # Errors
     /// [`Class::Defect`] for a value that is not JSON.
     pub fn text(&self, document: &impl Serialize) -> Result<String, Error> {
-        serde_json::to_string(document)
-            .map_err(|error| self.store.error(Class::Defect, "writing an entity", error.to_string()))
+        serde_json::to_string(document).map_err(|error| {
+            self.store
+                .error(Class::Defect, "writing an entity", error.to_string())
+        })
     }
 
     /// The one value that `sql` selects.

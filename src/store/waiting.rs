@@ -126,7 +126,11 @@ impl Store {
     /// # Errors
     /// A store error.
     pub fn anything_waits(&self) -> Result<bool, Error> {
-        let found: Option<i64> = self.value("looking for waiting rows", "SELECT 1 FROM waiting LIMIT 1", ())?;
+        let found: Option<i64> = self.value(
+            "looking for waiting rows",
+            "SELECT 1 FROM waiting LIMIT 1",
+            (),
+        )?;
         Ok(found.is_some())
     }
 
@@ -135,7 +139,8 @@ impl Store {
     /// # Errors
     /// A store error.
     pub fn waiting_count(&self) -> Result<u64, Error> {
-        let count: Option<i64> = self.value("counting waiting rows", "SELECT count(*) FROM waiting", ())?;
+        let count: Option<i64> =
+            self.value("counting waiting rows", "SELECT count(*) FROM waiting", ())?;
         Ok(count.unwrap_or_default().unsigned_abs())
     }
 
@@ -223,7 +228,8 @@ impl Store {
     }
 
     fn errors_text(&self, errors: &[Attempt]) -> Result<String, Error> {
-        serde_json::to_string(errors).map_err(|error| self.error(Class::Defect, "writing attempts", error.to_string()))
+        serde_json::to_string(errors)
+            .map_err(|error| self.error(Class::Defect, "writing attempts", error.to_string()))
     }
 
     /// Removes a row whose event reached an outcome; inside a step.
@@ -231,7 +237,11 @@ impl Store {
     /// # Errors
     /// A store error.
     pub fn remove_waiting(&self, id: i64) -> Result<(), Error> {
-        self.run("removing a waiting row", "DELETE FROM waiting WHERE id = ?1", params![id])?;
+        self.run(
+            "removing a waiting row",
+            "DELETE FROM waiting WHERE id = ?1",
+            params![id],
+        )?;
         Ok(())
     }
 
@@ -242,7 +252,9 @@ impl Store {
     pub fn due_waiting(&self, now_ms: i64, max: usize) -> Result<Vec<WaitingRow>, Error> {
         self.rows(
             "reading due rows",
-            &format!("SELECT {COLUMNS} FROM waiting WHERE due_at_ms <= ?1 ORDER BY stream_seq LIMIT ?2"),
+            &format!(
+                "SELECT {COLUMNS} FROM waiting WHERE due_at_ms <= ?1 ORDER BY stream_seq LIMIT ?2"
+            ),
             params![now_ms, max as i64],
             from_row,
         )
@@ -294,7 +306,11 @@ impl Store {
     /// # Errors
     /// A store error.
     pub fn count_deaths(&self) -> Result<usize, Error> {
-        self.run("counting deaths", "UPDATE waiting SET deaths = deaths + 1, running = 0 WHERE running = 1", ())
+        self.run(
+            "counting deaths",
+            "UPDATE waiting SET deaths = deaths + 1, running = 0 WHERE running = 1",
+            (),
+        )
     }
 
     /// After an unclean stop: notes another start for a row that was in hand; inside a step. False when it does not wait.
@@ -317,7 +333,9 @@ impl Store {
     pub fn in_hand(&self) -> Result<Vec<WaitingRow>, Error> {
         self.rows(
             "reading what was in hand",
-            &format!("SELECT {COLUMNS} FROM waiting WHERE state = 3 ORDER BY deaths > 0, stream_seq"),
+            &format!(
+                "SELECT {COLUMNS} FROM waiting WHERE state = 3 ORDER BY deaths > 0, stream_seq"
+            ),
             (),
             from_row,
         )

@@ -1,0 +1,23 @@
+//! Events: envelope, ids, subject grammar, catalogue and codec (DESIGN 5, DOMAIN 3). A leaf that everyone may use.
+//!
+//! In reading order: [`types`] and [`lists`] (the words), [`geo`], [`personal`], [`catalogue`] (every event type),
+//! [`envelope`], [`subject`], [`ids`], [`codec`].
+
+pub mod catalogue;
+mod codec;
+mod envelope;
+pub mod geo;
+pub mod ids;
+mod lists;
+mod personal;
+mod subject;
+mod types;
+
+pub use catalogue::*;
+pub use codec::*;
+pub use envelope::{Base, Event};
+pub use geo::{Fix, Place, Point};
+pub use lists::*;
+pub use personal::{Personal, Sealed};
+pub use subject::Subject;
+pub use types::*;

@@ -1,0 +1,158 @@
+//! Commands: permission and ownership first, then the kept reply or the handler, all in the step's transaction.
+
+use serde_json::Value;
+
+use super::{Engine, StepOutput};
+use crate::event::Ts;
+use crate::role::permission::{self, Scope};
+use crate::role::{Code, Command, CommandSpec, HandlerError, Input, Rejection};
+use crate::store::{self, Context, Origin, Tx};
+
+impl Engine {
+    pub(super) fn command(
+        &mut self,
+        command: &Command,
+        now: Ts,
+        output: &mut StepOutput,
+    ) -> Result<(), store::Error> {
+        self.counts.commands += 1;
+        let Some(spec) = self
+            .role
+            .commands()
+            .iter()
+            .find(|spec| spec.name == command.name)
+            .copied()
+        else {
+            let message = format!("role {} has no command {}", self.role.name(), command.name);
+            output
+                .replies
+                .push((command.id, Err(Rejection::new(Code::NotFound, message))));
+            return Ok(());
+        };
+        let kept_under = reply_key(command, spec);
+        if let Some(key) = &kept_under
+            && let Some(text) = self.store.kept_reply(key)?
+        {
+            let reply = serde_json::from_str(&text).unwrap_or(Value::Null);
+            output.replies.push((command.id, Ok(reply)));
+            return Ok(());
+        }
+        let context = Context {
+            now,
+            input_id: command.id,
+            input_time: now,
+            first: true,
+            origin: Origin {
+                cause: Some(command.id),
+                traceparent: command.traceparent.clone(),
+                ..Origin::default()
+            },
+            delivery: None,
+        };
+        let reply = match self.permit(command, spec, &context)? {
+            Err(error) => Err(self.refusal(command, error)),
+            Ok(()) => match self.run(context, &Input::Command(Box::new(command.clone())), |_| {
+                Ok(())
+            })? {
+                Err(error) => Err(self.refusal(command, error)),
+                Ok(mut done) => {
+                    let reply = done
+                        .reply
+                        .take()
+                        .unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+                    if let Some(key) = kept_under {
+                        self.store.keep_reply(&key, &reply.to_string(), now.ms())?;
+                    }
+                    self.collect(done, output);
+                    Ok(reply)
+                }
+            },
+        };
+        self.after_command(command, &reply, now)?;
+        output.replies.push((command.id, reply));
+        Ok(())
+    }
+
+    /// Asks whose entity it is, and decides by the one table (DOMAIN 1.2).
+    fn permit(
+        &mut self,
+        command: &Command,
+        spec: CommandSpec,
+        context: &Context,
+    ) -> Result<Result<(), HandlerError>, store::Error> {
+        // Permission alone first, so that nobody learns from NOT_FOUND what exists.
+        if let Err(rejection) = permission::check(&command.caller, spec.permission, &Scope::Open) {
+            return Ok(Err(rejection.into()));
+        }
+        let tx = Tx::open(&mut self.store, context.clone())?;
+        let scope = self.role.scope(&tx, command);
+        tx.abandon()?;
+        match scope {
+            Ok(scope) => Ok(permission::check(&command.caller, spec.permission, &scope)
+                .map_err(HandlerError::from)),
+            Err(HandlerError::Store(error)) if error.fatal() => Err(error),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    fn refusal(&mut self, command: &Command, error: HandlerError) -> Rejection {
+        match error {
+            HandlerError::Rejected(rejection) => {
+                self.counts.rejected += 1;
+                tracing::debug!(role = %self.role.name(), command = command.name, code = %rejection.code, "command refused");
+                rejection
+            }
+            HandlerError::NotYet(text) | HandlerError::Transient(text) => {
+                self.counts.failed += 1;
+                tracing::warn!(role = %self.role.name(), command = command.name, error = text, "command failed");
+                Rejection::new(
+                    Code::ServiceUnavailable,
+                    "this can't be done right now, try again",
+                )
+            }
+            HandlerError::Permanent(_, text) => {
+                self.counts.failed += 1;
+                tracing::error!(role = %self.role.name(), command = command.name, error = text, "command failed");
+                Rejection::new(Code::InternalError, "this can't be done; the log says why")
+            }
+            HandlerError::Store(error) => {
+                self.counts.failed += 1;
+                tracing::error!(role = %self.role.name(), command = command.name, %error, "command failed in the store");
+                Rejection::new(Code::InternalError, "this can't be done; the log says why")
+            }
+        }
+    }
+
+    /// A successful command is a commit of its key, which rows that wait for a predecessor wait for.
+    fn after_command(
+        &mut self,
+        command: &Command,
+        reply: &Result<Value, Rejection>,
+        now: Ts,
+    ) -> Result<(), store::Error> {
+        if !self.waits || reply.is_err() {
+            return Ok(());
+        }
+        for name in ["incidentId", "vendorId"] {
+            let of_body = command.body.get(name).and_then(Value::as_str);
+            let of_reply = reply
+                .as_ref()
+                .ok()
+                .and_then(|value| value.get(name))
+                .and_then(Value::as_str);
+            if let Some(entity) = of_body.or(of_reply) {
+                self.store.poke_not_yet(entity, now.ms())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the reply of a state-changing command with a `clientRequestId` is kept (DOMAIN 1.3, retry).
+fn reply_key(command: &Command, spec: CommandSpec) -> Option<String> {
+    let id = command
+        .client_request_id
+        .as_deref()
+        .filter(|_| spec.mutates)?;
+    Some(format!("{}|{}|{id}", command.caller.actor, command.name))
+}

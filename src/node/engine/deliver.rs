@@ -1,0 +1,456 @@
+//! From a delivery to its outcome: the failure table of the engine.
+//!
+//! | outcome | in the step's commit | then |
+//! |---|---|---|
+//! | ok | inbox `done` + state + outbox | ack; successors of the key |
+//! | already in the inbox or in `waiting` | nothing | ack, count a duplicate |
+//! | Transient, tries left | savepoint back; `waiting` row with the try and its error | ack; again when due |
+//! | Transient, last try; Permanent | savepoint back; inbox `dead` + letter in the outbox | ack; successors |
+//! | NotYet | savepoint back; `waiting` row | ack; after the key's next commit |
+//! | behind a waiting one of its key | `waiting` row | ack; after its predecessor |
+//! | too old (`drop`), residual says no | inbox `expired`, `filtered` | ack |
+//!
+//! Every delivery is acked once the step has committed: from then on it lives here.
+
+use std::sync::Arc;
+
+use super::judge::Verdict;
+use super::{Engine, Incoming, StepOutput, millis};
+use crate::event::{
+    Count1, DeadLetterCreated, DeadReason, DecodeError, Event, Id, Key, Source, Text, Ts, ids,
+};
+use crate::node::letter::{Dead, Letter, dead_letter_id, entity_token};
+use crate::role::{HandlerError, Input, Mode, Received};
+use crate::store::{
+    self, Attempt, Class, Context, InboxRow, Origin, Outcome, Tx, WaitingRow, WaitingState,
+};
+
+impl Engine {
+    pub(super) fn deliver(
+        &mut self,
+        incoming: &Incoming,
+        now: Ts,
+        output: &mut StepOutput,
+    ) -> Result<(), store::Error> {
+        self.counts.received += 1;
+        output.acks.push(incoming.delivery.token.clone());
+        let mut row = arrival(incoming, now);
+        if self.seen(row.event_id)? {
+            self.counts.duplicates += 1;
+            return Ok(());
+        }
+        if self.ordered
+            && self.waits
+            && incoming.decoded.is_ok()
+            && self.store.key_blocked(&row.entity, None)?
+        {
+            row.state = WaitingState::Behind;
+            self.counts.parked += 1;
+            return self.store.add_waiting(&row);
+        }
+        self.attempt(row, &incoming.decoded, incoming.mode, now, output)
+    }
+
+    /// Whether the event has an outcome or waits already.
+    pub(super) fn seen(&self, event_id: Id) -> Result<bool, store::Error> {
+        Ok(self.store.inbox_outcome(event_id)?.is_some()
+            || (self.waits && self.store.waits(event_id)?))
+    }
+
+    /// Runs waiting rows whose time has come, and those that this releases.
+    pub(super) fn run_due_waiting(
+        &mut self,
+        now: Ts,
+        output: &mut StepOutput,
+    ) -> Result<(), store::Error> {
+        if !self.waits {
+            return Ok(());
+        }
+        // Bounded, so that a long queue behind one key can't keep a step from ever committing.
+        let mut left = self.settings.batch_max;
+        while left > 0 {
+            let rows = self.store.due_waiting(now.ms(), left)?;
+            // Suspects run alone, never inside a step with others (see `recover`).
+            let rows: Vec<_> = rows
+                .into_iter()
+                .filter(|row| row.state != WaitingState::InHand)
+                .collect();
+            if rows.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(rows.len());
+            for row in rows {
+                self.attempt_again(row, now, output)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries a waiting row once more.
+    pub(super) fn attempt_again(
+        &mut self,
+        row: WaitingRow,
+        now: Ts,
+        output: &mut StepOutput,
+    ) -> Result<(), store::Error> {
+        let content_type = row
+            .headers
+            .iter()
+            .find(|(name, _)| name == "Content-Type")
+            .map(|(_, value)| value.as_str());
+        let decoded = crate::event::decode(&row.subject, content_type, &row.body).map(Arc::new);
+        let mode = mode_of(&row.headers);
+        self.attempt(row, &decoded, mode, now, output)
+    }
+
+    /// Brings one event as far as it gets now. `row.id` is 0 for one that does not wait yet.
+    fn attempt(
+        &mut self,
+        row: WaitingRow,
+        decoded: &Result<Arc<Event>, DecodeError>,
+        mode: Mode,
+        now: Ts,
+        output: &mut StepOutput,
+    ) -> Result<(), store::Error> {
+        let event = match decoded {
+            Ok(event) => event,
+            Err(error) => {
+                return self.bury(row, None, error.reason(), error.to_string(), now, output);
+            }
+        };
+        let (late, too_old) = match self.judge(event, mode, row.received_at_ms, now) {
+            Verdict::Handle { late, too_old } => (late, too_old),
+            Verdict::Filtered => {
+                self.counts.filtered += 1;
+                return self.leave(&row, Outcome::Filtered, now);
+            }
+            Verdict::Expired => {
+                self.counts.expired += 1;
+                tracing::info!(event_id = %event.id, role = %self.role.name(), queue = self.queue, seq = row.stream_seq, detail_type = event.detail_type, "expired");
+                return self.leave(&row, Outcome::Expired, now);
+            }
+        };
+        let context = self.context_of(event, &row, mode, now);
+        let received = Received {
+            event: Arc::clone(event),
+            mode,
+            too_old,
+        };
+        let result = self.run(context, &Input::Event(Box::new(received)), |_| Ok(()))?;
+        match result {
+            Ok(done) => {
+                self.counts.handled += 1;
+                self.counts.late += u64::from(late);
+                self.collect(done, output);
+                self.leave(&row, Outcome::Done, now)
+            }
+            Err(HandlerError::Permanent(reason, text)) => {
+                self.bury(row, Some(event), reason, text, now, output)
+            }
+            Err(HandlerError::NotYet(text)) => {
+                self.wait_for_predecessor(row, event, text, now, output)
+            }
+            // A refusal makes sense only as a reply; for an event it is a handler that can never succeed.
+            Err(HandlerError::Rejected(rejection)) => {
+                let text = format!("{}: {}", rejection.code, rejection.message);
+                self.bury(
+                    row,
+                    Some(event),
+                    DeadReason::HandlerFailed,
+                    text,
+                    now,
+                    output,
+                )
+            }
+            Err(HandlerError::Transient(text)) => self.try_later(row, event, text, now, output),
+            Err(HandlerError::Store(error)) => {
+                self.try_later(row, event, error.to_string(), now, output)
+            }
+        }
+    }
+
+    fn context_of(&self, event: &Event, row: &WaitingRow, mode: Mode, now: Ts) -> Context {
+        let traceparent = row
+            .headers
+            .iter()
+            .find(|(name, _)| name == "traceparent")
+            .map(|(_, value)| value.clone());
+        let site = &self.store.options().site;
+        let home = event.home.clone().unwrap_or_else(|| event.site.clone());
+        Context {
+            now,
+            input_id: event.id,
+            input_time: event.time,
+            first: false,
+            origin: Origin {
+                cause: Some(event.id),
+                correlation: event.correlation,
+                home: (home != *site).then_some(home),
+                traceparent,
+            },
+            delivery: match mode {
+                Mode::Live => None,
+                Mode::Replay => Some("replay"),
+                Mode::Redrive => Some("redrive"),
+            },
+        }
+    }
+
+    /// Records an outcome, takes the row out of `waiting`, and lets those behind it go on.
+    fn leave(&mut self, row: &WaitingRow, outcome: Outcome, now: Ts) -> Result<(), store::Error> {
+        self.store.record(&InboxRow {
+            event_id: row.event_id,
+            outcome,
+            stream_id: row.stream_id,
+            stream_seq: row.stream_seq,
+            at_ms: now.ms(),
+        })?;
+        if row.id != 0 {
+            self.store.remove_waiting(row.id)?;
+        }
+        if !self.waits {
+            return Ok(());
+        }
+        if outcome == Outcome::Done {
+            self.store.poke_not_yet(&row.entity, now.ms())?;
+        }
+        self.release(&row.entity, now)
+    }
+
+    /// Makes the first row behind of a key due, if nothing blocks it any more.
+    pub(super) fn release(&mut self, entity: &str, now: Ts) -> Result<(), store::Error> {
+        if let Some(mut next) = self.store.next_behind(entity)? {
+            next.due_at_ms = Some(now.ms());
+            self.store.update_waiting(&next)?;
+        }
+        Ok(())
+    }
+
+    fn wait_for_predecessor(
+        &mut self,
+        mut row: WaitingRow,
+        event: &Event,
+        text: String,
+        now: Ts,
+        output: &mut StepOutput,
+    ) -> Result<(), store::Error> {
+        let until_ms = *row
+            .not_yet_until_ms
+            .get_or_insert(now.ms() + millis(self.settings.not_yet_max));
+        if now.ms() >= until_ms {
+            return self.try_later(row, event, text, now, output);
+        }
+        let held_others_up = row.id != 0 && row.state != WaitingState::NotYet;
+        row.state = WaitingState::NotYet;
+        row.running = false;
+        row.due_at_ms = Some(until_ms);
+        self.put(&row)?;
+        if held_others_up {
+            self.release(&row.entity, now)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn try_later(
+        &mut self,
+        mut row: WaitingRow,
+        event: &Event,
+        text: String,
+        now: Ts,
+        output: &mut StepOutput,
+    ) -> Result<(), store::Error> {
+        self.counts.failed += 1;
+        if row.attempts + 1 >= self.settings.max_deliver {
+            return self.bury(
+                row,
+                Some(event),
+                DeadReason::HandlerFailed,
+                text,
+                now,
+                output,
+            );
+        }
+        tracing::warn!(event_id = %event.id, role = %self.role.name(), queue = self.queue, seq = row.stream_seq, attempt = row.attempts + 1, error = text, "handler failed, will be tried again");
+        row.attempts += 1;
+        row.errors.push(Attempt {
+            at: now.to_string(),
+            error: text,
+        });
+        row.state = WaitingState::Retry;
+        row.running = false;
+        row.due_at_ms = Some(now.ms() + millis(self.settings.retry_delay));
+        self.put(&row)
+    }
+
+    pub(super) fn put(&mut self, row: &WaitingRow) -> Result<(), store::Error> {
+        self.waits = true;
+        if row.id == 0 {
+            self.counts.parked += 1;
+            self.store.add_waiting(row)
+        } else {
+            self.store.update_waiting(row)
+        }
+    }
+
+    /// Gives an event up: outcome `dead`, a letter, and the event that tells of it.
+    pub(super) fn bury(
+        &mut self,
+        mut row: WaitingRow,
+        event: Option<&Event>,
+        reason: DeadReason,
+        text: String,
+        now: Ts,
+        output: &mut StepOutput,
+    ) -> Result<(), store::Error> {
+        self.counts.dead += 1;
+        tracing::error!(event_id = %row.event_id, role = %self.role.name(), queue = self.queue, seq = row.stream_seq, reason = %reason, error = text, "given up, a letter goes to the dead letters");
+        row.errors.push(Attempt {
+            at: now.to_string(),
+            error: text.clone(),
+        });
+        let letter = Letter::of(Dead {
+            site: &self.store.options().site,
+            queue: self.queue,
+            stream_id: row.stream_id,
+            stream_seq: row.stream_seq,
+            event,
+            subject: &row.subject,
+            headers: &row.headers,
+            body: &row.body,
+            attempts: row.errors.clone(),
+            reason,
+            first_seen_at: Ts::from_ms(row.first_seen_at_ms).to_string(),
+            dead_at: now.to_string(),
+        });
+        let body = serde_json::to_vec(&letter)
+            .map_err(|error| defect(&self.store, "writing a letter", error.to_string()))?;
+        let headers = [("Content-Type".to_owned(), "application/json".to_owned())];
+        self.store.append_letter(
+            &letter.msg_id(),
+            &letter.subject(),
+            &headers,
+            &body,
+            false,
+            now.ms(),
+        )?;
+        output.outbox_grew = true;
+        // A dead ops event makes no further event, or a failing audit role would feed on its own letters (DOMAIN 3.3).
+        if letter.source != Source::Ops.to_string() {
+            self.tell_of(&letter, &row, &text, now, output)?;
+        }
+        self.leave(&row, Outcome::Dead, now)
+    }
+
+    fn tell_of(
+        &mut self,
+        letter: &Letter,
+        row: &WaitingRow,
+        text: &str,
+        now: Ts,
+        output: &mut StepOutput,
+    ) -> Result<(), store::Error> {
+        let site = &self.store.options().site;
+        let detail = DeadLetterCreated {
+            dead_letter_id: dead_letter_id(site, self.queue, row.stream_id, row.stream_seq),
+            queue: Key::new(self.queue)
+                .map_err(|error| defect(&self.store, "naming a queue", error.to_string()))?,
+            original_event_id: Text::lossy(&letter.event_id),
+            original_source: Text::lossy(&letter.source),
+            original_detail_type: Text::lossy(&letter.detail_type),
+            deliveries: Count1::new(letter.deliveries.into())
+                .map_err(|error| defect(&self.store, "counting deliveries", error.to_string()))?,
+            reason: letter.reason,
+            error: Text::lossy(text),
+            first_seen_at: Ts::from_ms(row.first_seen_at_ms),
+        };
+        let attempts = letter.deliveries.to_be_bytes();
+        let context = Context {
+            now,
+            input_id: ids::derive_v8(
+                now.ms(),
+                &[b"letter", row.event_id.uuid().as_bytes(), &attempts],
+            ),
+            input_time: now,
+            first: false,
+            origin: Origin {
+                cause: Some(row.event_id),
+                ..Origin::default()
+            },
+            delivery: None,
+        };
+        let mut tx = Tx::open(&mut self.store, context)?;
+        tx.emit(&detail)?;
+        let done = tx.keep()?;
+        self.collect(done, output);
+        Ok(())
+    }
+}
+
+fn defect(store: &store::Store, op: &'static str, message: String) -> store::Error {
+    store::Error {
+        class: Class::Defect,
+        op,
+        message,
+        path: store.path().to_owned(),
+    }
+}
+
+/// The row that a delivery would wait as.
+pub(super) fn arrival(incoming: &Incoming, now: Ts) -> WaitingRow {
+    let delivery = &incoming.delivery;
+    let event_id = match &incoming.decoded {
+        Ok(event) => event.id,
+        // Whatever id the body claims can't be trusted; the place in the stream with the body names it for good.
+        Err(_) => ids::derive_v8(
+            delivery.received_at_ms,
+            &[
+                b"unreadable",
+                &delivery.stream.0.to_be_bytes(),
+                &delivery.seq.to_be_bytes(),
+                &delivery.body,
+            ],
+        ),
+    };
+    let mut headers = delivery.headers.0.clone();
+    match incoming.mode {
+        Mode::Live => {}
+        Mode::Replay => headers.push((WAITING_MODE.to_owned(), "replay".to_owned())),
+        Mode::Redrive => headers.push((WAITING_MODE.to_owned(), "redrive".to_owned())),
+    }
+    WaitingRow {
+        id: 0,
+        event_id,
+        stream_id: delivery.stream.0,
+        stream_seq: delivery.seq,
+        entity: entity_token(&delivery.subject).to_owned(),
+        state: WaitingState::Retry,
+        attempts: 0,
+        starts: 0,
+        deaths: 0,
+        running: false,
+        due_at_ms: None,
+        not_yet_until_ms: None,
+        first_seen_at_ms: now.ms(),
+        received_at_ms: delivery.received_at_ms,
+        subject: delivery.subject.clone(),
+        headers,
+        body: delivery.body.to_vec(),
+        errors: Vec::new(),
+    }
+}
+
+/// Header of a waiting row that came by a replay or redrive; never on the wire.
+const WAITING_MODE: &str = "Roadcall-Waiting-Mode";
+
+fn mode_of(headers: &[(String, String)]) -> Mode {
+    match headers
+        .iter()
+        .find(|(name, _)| name == WAITING_MODE)
+        .map(|(_, value)| value.as_str())
+    {
+        Some("replay") => Mode::Replay,
+        Some("redrive") => Mode::Redrive,
+        _ => Mode::Live,
+    }
+}

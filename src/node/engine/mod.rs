@@ -1,0 +1,448 @@
+//! The engine: turns inputs into commits, for any role.
+//!
+//! [`Engine::step`] takes whatever has arrived, runs each input in a savepoint, and commits them together: one fsync for
+//! hundreds of events. It is synchronous and takes the time as an argument, so the simulation drives the very code that
+//! production runs. What it wants done outside (acks, replies, effects) comes back in a [`StepOutput`] and happens only
+//! after the commit.
+//!
+//! The failure table stands in [`deliver`]; what happens after an unclean stop in [`recover`].
+
+mod command;
+mod deliver;
+mod judge;
+mod recover;
+mod upkeep;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::bus::{AckToken, Delivery};
+use crate::event::{DecodeError, Event, Id, Ts, decode, ids};
+use crate::role::{Command, HandlerError, Input, Mode, Rejection, Role, Timer};
+use crate::routing::Routes;
+use crate::store::{
+    self, Context, DueTimer, EffectCall, EffectOutcome, PublishedRun, Store, Tx, TxOutput,
+};
+
+/// The rules in force; replaced as a whole on SIGHUP.
+pub type SharedRoutes = Arc<RwLock<Arc<Routes>>>;
+
+/// The engine's numbers (config section `engine`).
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Inputs in one commit at the most.
+    pub batch_max: usize,
+    /// Tries before a letter.
+    pub max_deliver: u32,
+    /// From one try to the next.
+    pub retry_delay: Duration,
+    /// How long a missing predecessor is waited for without spending a try.
+    pub not_yet_max: Duration,
+    /// After what wait a queue forgets an event whose rule says `drop` (DOMAIN 4.2: 4 d).
+    pub drop_after: Duration,
+    /// How long outcomes are kept (DESIGN promise 2).
+    pub inbox_horizon: Duration,
+    /// How long replies are kept for retries of their command.
+    pub reply_horizon: Duration,
+    /// How long a suspect of killing the process is held back after a start, so that everybody else goes first.
+    pub suspect_delay: Duration,
+    /// Deaths while running alone before a letter (`process_died`).
+    pub max_deaths: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let day = Duration::from_secs(24 * 3600);
+        Self {
+            batch_max: 256,
+            max_deliver: 3,
+            retry_delay: Duration::from_secs(300),
+            not_yet_max: Duration::from_secs(3600),
+            drop_after: 4 * day,
+            inbox_horizon: 97 * day,
+            reply_horizon: 30 * day,
+            suspect_delay: Duration::from_secs(1),
+            max_deaths: 3,
+        }
+    }
+}
+
+/// A delivery with what the decoder made of it (off the writer thread).
+#[derive(Debug, Clone)]
+pub struct Incoming {
+    /// As the bus handed it over.
+    pub delivery: Delivery,
+    /// The event, or why it is none.
+    pub decoded: Result<Arc<Event>, DecodeError>,
+    /// Why it is handled now.
+    pub mode: Mode,
+}
+
+impl Incoming {
+    /// Decodes a delivery.
+    #[must_use]
+    pub fn new(delivery: Delivery, mode: Mode) -> Self {
+        let decoded = decode(
+            &delivery.subject,
+            delivery.headers.get("Content-Type"),
+            &delivery.body,
+        )
+        .map(Arc::new);
+        Self {
+            delivery,
+            decoded,
+            mode,
+        }
+    }
+}
+
+/// One unit of work for the writer.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// An event from the queue.
+    Delivery(Box<Incoming>),
+    /// A command; its reply comes back under the command's id.
+    Command(Box<Command>),
+    /// An outside call ended.
+    Effect {
+        /// Its idempotency key.
+        key: String,
+        /// How it ended.
+        outcome: EffectOutcome,
+    },
+    /// The relay published these.
+    Published(Vec<PublishedRun>),
+    /// The relay verified what is published: this is all of it.
+    Verified(Vec<PublishedRun>),
+    /// Outbox rows that this server process acknowledged before then are safe on its disk.
+    Settled {
+        /// The server process.
+        server_id: String,
+        /// Unix milliseconds.
+        before_ms: i64,
+    },
+}
+
+/// What a step leaves to do after its commit.
+#[derive(Debug, Default)]
+pub struct StepOutput {
+    /// Deliveries whose outcome is committed.
+    pub acks: Vec<AckToken>,
+    /// Replies by command id.
+    pub replies: Vec<(Id, Result<Value, Rejection>)>,
+    /// Calls to start.
+    pub effects: Vec<EffectCall>,
+    /// Whether the outbox grew: a hint for the relay.
+    pub outbox_grew: bool,
+}
+
+/// What happened so far, counted since the start of the process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // the names say it
+pub struct Counts {
+    pub received: u64,
+    pub handled: u64,
+    pub late: u64,
+    pub duplicates: u64,
+    pub filtered: u64,
+    pub expired: u64,
+    pub dead: u64,
+    pub failed: u64,
+    pub panics: u64,
+    pub parked: u64,
+    pub commands: u64,
+    pub rejected: u64,
+    pub timers: u64,
+    pub emitted: u64,
+    pub steps: u64,
+    pub republished: u64,
+}
+
+/// A role with its store, ready to be stepped.
+pub struct Engine {
+    store: Store,
+    role: Box<dyn Role>,
+    routes: SharedRoutes,
+    settings: Settings,
+    queue: &'static str,
+    ordered: bool,
+    waits: bool,
+    counts: Counts,
+    upkeep: upkeep::Upkeep,
+}
+
+impl Engine {
+    /// Puts a role and its opened store together.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        role: Box<dyn Role>,
+        routes: SharedRoutes,
+        settings: Settings,
+    ) -> Self {
+        let name = role.name();
+        Self {
+            store,
+            queue: name.queue().unwrap_or(""),
+            ordered: name.ordered(),
+            role,
+            routes,
+            settings,
+            waits: true,
+            counts: Counts::default(),
+            upkeep: upkeep::Upkeep::default(),
+        }
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The role's store, for reading.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The commands that the role answers.
+    #[must_use]
+    pub fn role(&self) -> &dyn Role {
+        self.role.as_ref()
+    }
+
+    /// Runs due timers, due waiting rows and `work` in one commit.
+    ///
+    /// # Errors
+    /// A store error: nothing was committed. If it is not fatal the same work may be stepped again.
+    pub fn step(&mut self, now: Ts, work: &[Work]) -> Result<StepOutput, store::Error> {
+        let counts_before = self.counts;
+        self.store.begin()?;
+        let mut output = StepOutput::default();
+        let result = self
+            .run_step(now, work, &mut output)
+            .and_then(|()| self.store.commit());
+        match result {
+            Ok(()) => {
+                self.counts.steps += 1;
+                Ok(output)
+            }
+            Err(error) => {
+                self.store.rollback();
+                self.counts = counts_before;
+                Err(error)
+            }
+        }
+    }
+
+    fn run_step(
+        &mut self,
+        now: Ts,
+        work: &[Work],
+        output: &mut StepOutput,
+    ) -> Result<(), store::Error> {
+        self.waits = self.store.anything_waits()?;
+        self.run_due_timers(now, output)?;
+        self.run_due_waiting(now, output)?;
+        for item in work {
+            match item {
+                Work::Delivery(incoming) => self.deliver(incoming, now, output)?,
+                Work::Command(command) => self.command(command, now, output)?,
+                Work::Effect { key, outcome } => self.effect_result(key, outcome, now, output)?,
+                Work::Published(runs) => runs
+                    .iter()
+                    .try_for_each(|run| self.store.mark_published(run))?,
+                Work::Verified(runs) => self.store.rewrite_published(runs)?,
+                Work::Settled {
+                    server_id,
+                    before_ms,
+                } => {
+                    self.store.prune_outbox(server_id, *before_ms)?;
+                }
+            }
+        }
+        // What this batch released or woke up goes on in the same commit.
+        self.run_due_waiting(now, output)?;
+        self.run_upkeep(now)
+    }
+
+    /// When [`Engine::step`] should be called next even if no work arrives.
+    ///
+    /// # Errors
+    /// A store error.
+    pub fn next_due(&self) -> Result<Option<Ts>, store::Error> {
+        let timer = self.store.next_timer_due()?;
+        let waiting = self.store.next_waiting_due()?;
+        Ok([timer, waiting, self.upkeep.next_ms()]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(Ts::from_ms))
+    }
+
+    /// Calls that were asked for and have no handled result: what a start runs again.
+    ///
+    /// # Errors
+    /// A store error.
+    pub fn pending_effects(&self) -> Result<Vec<EffectCall>, store::Error> {
+        Ok(self
+            .store
+            .pending_effects()?
+            .into_iter()
+            .map(|pending| pending.call)
+            .collect())
+    }
+
+    fn run_due_timers(&mut self, now: Ts, output: &mut StepOutput) -> Result<(), store::Error> {
+        for timer in self.store.due_timers(now.ms(), self.settings.batch_max)? {
+            self.fire(&timer, now, output)?;
+        }
+        Ok(())
+    }
+
+    fn fire(
+        &mut self,
+        timer: &DueTimer,
+        now: Ts,
+        output: &mut StepOutput,
+    ) -> Result<(), store::Error> {
+        let due_ms = timer.due_at.ms().to_be_bytes();
+        let input_id = ids::derive_v8(
+            timer.due_at.ms(),
+            &[
+                b"timer",
+                timer.kind.as_bytes(),
+                timer.key.as_bytes(),
+                &due_ms,
+                self.store.options().role.as_bytes(),
+            ],
+        );
+        let context = Context {
+            now,
+            input_id,
+            input_time: timer.due_at,
+            first: false,
+            origin: timer.origin(),
+            delivery: None,
+        };
+        let input = Input::Timer(Timer {
+            kind: timer.kind.clone(),
+            key: timer.key.clone(),
+            due_at: timer.due_at,
+            payload: timer.payload.clone(),
+        });
+        // Removed before the handler runs, so that the handler may set it anew; an error brings it back.
+        let result = self.run(context, &input, |tx| {
+            tx.cancel_timer(&timer.kind, &timer.key).map(|_| ())
+        })?;
+        match result {
+            Ok(done) => {
+                self.counts.timers += 1;
+                self.collect(done, output);
+            }
+            Err(error) => {
+                self.counts.failed += 1;
+                let retry_at_ms = now.ms() + millis(self.settings.retry_delay);
+                tracing::warn!(role = %self.role.name(), timer = timer.kind, key = timer.key, %error, "timer failed, put off");
+                self.store.put_timer_off(timer, retry_at_ms)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn effect_result(
+        &mut self,
+        key: &str,
+        outcome: &EffectOutcome,
+        now: Ts,
+        output: &mut StepOutput,
+    ) -> Result<(), store::Error> {
+        let Some(pending) = self.store.pending_effect(key)? else {
+            return Ok(());
+        };
+        let input_id = ids::derive_v8(now.ms(), &[b"effect", key.as_bytes()]);
+        let context = Context {
+            now,
+            input_id,
+            input_time: now,
+            first: false,
+            origin: pending.origin,
+            delivery: None,
+        };
+        let input = Input::Effect(crate::role::EffectResult {
+            key: key.to_owned(),
+            kind: pending.call.kind.clone(),
+            outcome: outcome.clone(),
+            request: pending.call.request.clone(),
+        });
+        match self.run(context, &input, |_| Ok(()))? {
+            Ok(done) => {
+                self.store.remove_effect(key)?;
+                self.collect(done, output);
+            }
+            // The row stays: the call is made again under its key after the next start, and its result comes here.
+            Err(error) => {
+                self.counts.failed += 1;
+                tracing::error!(role = %self.role.name(), effect = key, %error, "the result of an effect could not be handled");
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the role on one input in a savepoint. The outer error is one of the store that concerns the whole step; the
+    /// inner one is the handler's, with everything it wrote undone.
+    fn run(
+        &mut self,
+        context: Context,
+        input: &Input,
+        prepare: impl FnOnce(&mut Tx<'_>) -> Result<(), store::Error>,
+    ) -> Result<Result<TxOutput, HandlerError>, store::Error> {
+        let mut tx = Tx::open(&mut self.store, context)?;
+        let role = &mut self.role;
+        prepare(&mut tx)?;
+        let result = catch_unwind(AssertUnwindSafe(|| role.handle(&mut tx, input))).unwrap_or_else(
+            |panic| {
+                self.counts.panics += 1;
+                Err(HandlerError::Transient(format!(
+                    "the handler panicked: {}",
+                    panic_text(panic.as_ref())
+                )))
+            },
+        );
+        match result {
+            Ok(()) => Ok(Ok(tx.keep()?)),
+            Err(HandlerError::Store(error))
+                if error.fatal() || error.class == store::Class::Busy =>
+            {
+                Err(error)
+            }
+            Err(error) => {
+                tx.abandon()?;
+                Ok(Err(error))
+            }
+        }
+    }
+
+    fn collect(&mut self, done: TxOutput, output: &mut StepOutput) {
+        self.counts.emitted += u64::from(done.emitted);
+        output.outbox_grew |= done.emitted > 0;
+        output.effects.extend(done.effects);
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without a message".to_owned())
+}
+
+/// A span as whole milliseconds; beyond 292 million years it is cut.
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

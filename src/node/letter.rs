@@ -1,0 +1,169 @@
+//! Dead letters: what stream `DLQ` holds for an event that a queue gave up (DESIGN 6 and 7).
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::event::{DeadReason, Event, Id, Site, best_effort_id, ids};
+use crate::store::Attempt;
+
+/// A letter's body. Field names are those that `roadcall dlq list|show --json` prints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Letter {
+    /// UUIDv5-like id of (site, queue, stream identity, sequence): a letter that dies again keeps it.
+    pub dead_letter_id: Id,
+    /// The queue that gave the event up.
+    pub queue: String,
+    /// Stream sequence of the event in `EVENTS`.
+    pub seq: u64,
+    /// Identity of the stream that `seq` belongs to.
+    pub stream: i64,
+    /// How often it was tried.
+    pub deliveries: u32,
+    /// The event's id, as far as it could be read.
+    pub event_id: String,
+    /// The event's source, as far as it could be read.
+    pub source: String,
+    /// The event's detail-type, as far as it could be read.
+    pub detail_type: String,
+    /// The entity key from the subject.
+    pub entity: String,
+    /// Subject as delivered.
+    pub subject: String,
+    /// Headers as delivered.
+    pub headers: Map<String, Value>,
+    /// The body as delivered, where it is text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload: Option<String>,
+    /// The body as delivered in hexadecimal, where it is not text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload_hex: Option<String>,
+    /// Each failed try.
+    pub attempts: Vec<Attempt>,
+    /// Why it was given up.
+    pub reason: DeadReason,
+    /// When this queue first had it, RFC 3339.
+    pub first_seen_at: String,
+    /// When it was given up, RFC 3339.
+    pub dead_at: String,
+    /// Version of the program whose handler gave it up.
+    pub handler_version: String,
+}
+
+/// What a letter is made from.
+#[derive(Debug)]
+pub struct Dead<'a> {
+    /// Site whose queue gave it up.
+    pub site: &'a Site,
+    /// That queue.
+    pub queue: &'a str,
+    /// Identity of the stream.
+    pub stream_id: i64,
+    /// Sequence there.
+    pub stream_seq: u64,
+    /// The event, where it could be decoded.
+    pub event: Option<&'a Event>,
+    /// Subject as delivered.
+    pub subject: &'a str,
+    /// Headers as delivered.
+    pub headers: &'a [(String, String)],
+    /// Body as delivered.
+    pub body: &'a [u8],
+    /// Each failed try, the last one included.
+    pub attempts: Vec<Attempt>,
+    /// Why it was given up.
+    pub reason: DeadReason,
+    /// When this queue first had it, RFC 3339.
+    pub first_seen_at: String,
+    /// When it was given up, RFC 3339.
+    pub dead_at: String,
+}
+
+/// The id of the letter for one sequence of one queue.
+#[must_use]
+pub fn dead_letter_id(site: &Site, queue: &str, stream_id: i64, stream_seq: u64) -> Id {
+    ids::derive_v8(
+        0,
+        &[
+            b"dead-letter",
+            site.as_str().as_bytes(),
+            queue.as_bytes(),
+            &stream_id.to_be_bytes(),
+            &stream_seq.to_be_bytes(),
+        ],
+    )
+}
+
+impl Letter {
+    /// Writes the letter for an event that was given up.
+    #[must_use]
+    pub fn of(dead: Dead<'_>) -> Self {
+        let (event_id, source, detail_type) = match dead.event {
+            Some(event) => (
+                event.id.to_string(),
+                event.source.to_string(),
+                event.detail_type.clone(),
+            ),
+            None => best_effort_id(dead.body),
+        };
+        let text = std::str::from_utf8(dead.body).ok();
+        Self {
+            dead_letter_id: dead_letter_id(dead.site, dead.queue, dead.stream_id, dead.stream_seq),
+            queue: dead.queue.to_owned(),
+            seq: dead.stream_seq,
+            stream: dead.stream_id,
+            deliveries: u32::try_from(dead.attempts.len())
+                .unwrap_or(u32::MAX)
+                .max(1),
+            event_id,
+            source,
+            detail_type,
+            entity: entity_token(dead.subject).to_owned(),
+            subject: dead.subject.to_owned(),
+            headers: dead
+                .headers
+                .iter()
+                .map(|(name, value)| (name.clone(), Value::from(value.clone())))
+                .collect(),
+            payload: text.map(str::to_owned),
+            payload_hex: text.is_none().then(|| hex(dead.body)),
+            attempts: dead.attempts,
+            reason: dead.reason,
+            first_seen_at: dead.first_seen_at,
+            dead_at: dead.dead_at,
+            handler_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// Where the letter goes: one subject per queue and sequence, so a later letter replaces an earlier one.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        format!("dlq.{}.{}", self.queue, self.seq)
+    }
+
+    /// `Nats-Msg-Id` of the letter (DESIGN 6, DLQ).
+    #[must_use]
+    pub fn msg_id(&self) -> String {
+        format!(
+            "{}:{}:{}:{}",
+            self.queue, self.stream, self.seq, self.deliveries
+        )
+    }
+}
+
+/// The last token of a subject: the entity key, also where the rest of it is wrong.
+#[must_use]
+pub fn entity_token(subject: &str) -> &str {
+    subject.rsplit('.').next().unwrap_or(subject)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}

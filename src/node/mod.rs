@@ -1,0 +1,5 @@
+//! The only place that knows role, store and bus together.
+
+pub mod engine;
+pub mod letter;
+pub mod relay;

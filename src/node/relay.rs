@@ -1,0 +1,381 @@
+//! The relay: brings the outbox to the broker, in order, and proves that it stays there.
+//!
+//! It reads the outbox through its own read-only connection and reports what it learned as [`Work`] for the writer; the
+//! table is the truth and a wake-up only a hint. It verifies by the archive itself, not by memory: before it sends
+//! anything after a start, a failure or a change of server it reads what its role has in the stream and compares ids, so
+//! an ack that was lost causes no second copy however late, and what a rolled-back broker lost is sent again.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use bytes::Bytes;
+
+use super::engine::Work;
+use crate::bus::{self, Bus, DLQ, EVENTS, Headers, Outgoing, PubAck, StreamState};
+use crate::event::{Site, Source, Ts};
+use crate::store::{self, OutboxRow, PublishedRun, Reader};
+
+/// Outbox rows read and published in one pass.
+const PASS_ROWS_MAX: usize = 1024;
+/// Stored messages read at a time while verifying.
+const VERIFY_ROWS: usize = 4096;
+
+/// Why a pass could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The broker did not take or answer something.
+    #[error(transparent)]
+    Bus(#[from] bus::Error),
+    /// The outbox could not be read.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// What a pass did.
+#[derive(Debug, Default)]
+pub struct Pass {
+    /// For the writer, in this order.
+    pub work: Vec<Work>,
+    /// Rows published in this pass.
+    pub published: usize,
+    /// Rows that were in a stream once, were gone, and are sent again.
+    pub lost: Option<RangeInclusive<i64>>,
+    /// Whether there is more to do at once.
+    pub more: bool,
+    /// Why it stopped early; the next pass verifies first.
+    pub stopped: Option<bus::Error>,
+}
+
+/// Where the broker stood when the relay last looked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seen {
+    epoch: u64,
+    events: StreamState,
+}
+
+/// Publishes one role's outbox.
+#[derive(Debug)]
+pub struct Relay<B> {
+    bus: B,
+    reader: Reader,
+    filters: Vec<String>,
+    /// Row numbers to send before `next_n`: found missing by a verification.
+    again: VecDeque<i64>,
+    /// First row that was never sent by this relay.
+    next_n: i64,
+    /// `None` until a verification succeeded, and after each failure.
+    verified: Option<Seen>,
+}
+
+impl<B: Bus> Relay<B> {
+    /// A relay for the role whose database is at `path` and whose events come from `source`.
+    ///
+    /// # Errors
+    /// A store error.
+    pub fn new(
+        bus: B,
+        path: &Path,
+        site: &Site,
+        source: Option<Source>,
+    ) -> Result<Self, store::Error> {
+        // Every role also tells of its dead letters, as `roadcall.ops`.
+        let mut sources = vec![Source::Ops];
+        sources.extend(source.filter(|source| *source != Source::Ops));
+        let filters = sources
+            .iter()
+            .map(|source| format!("roadcall.{site}.{}.>", source.service()))
+            .collect();
+        Ok(Self {
+            bus,
+            reader: Reader::open(path)?,
+            filters,
+            again: VecDeque::new(),
+            next_n: 1,
+            verified: None,
+        })
+    }
+
+    /// Publishes what is there, up to a bounded number of rows; verifies first where that is due.
+    ///
+    /// # Errors
+    /// The broker can't be asked, or the outbox can't be read. Nothing is lost: the next pass starts over.
+    pub async fn pass(&mut self, now: Ts) -> Result<Pass, Error> {
+        let mut pass = Pass::default();
+        if self
+            .verified
+            .as_ref()
+            .is_none_or(|seen| seen.epoch != self.bus.connection_epoch())
+        {
+            self.verify(now, &mut pass).await?;
+        }
+        let rows = self.next_rows()?;
+        if rows.is_empty() {
+            return Ok(pass);
+        }
+        pass.more = rows.len() == PASS_ROWS_MAX || !self.again.is_empty();
+        let Some(seen) = self.verified.clone() else {
+            return Ok(pass);
+        };
+        let published = self.bus.publish(rows.iter().map(outgoing).collect()).await;
+        pass.published = published.acks.len();
+        let mut runs = Vec::new();
+        for (row, ack) in rows.iter().zip(&published.acks) {
+            extend(&mut runs, row, ack, &seen, now);
+            if self.again.front() == Some(&row.n) {
+                self.again.pop_front();
+            } else {
+                self.next_n = row.n + 1;
+            }
+        }
+        if !runs.is_empty() {
+            pass.work.push(Work::Published(runs));
+        }
+        if let Some(error) = published.stopped {
+            // Some of the rest may be in the stream without our knowing: look before sending again.
+            self.verified = None;
+            pass.stopped = Some(error);
+        }
+        Ok(pass)
+    }
+
+    fn next_rows(&self) -> Result<Vec<OutboxRow>, store::Error> {
+        if let (Some(&first), Some(&last)) = (self.again.front(), self.again.back()) {
+            let rows = self.reader.outbox(first, last, PASS_ROWS_MAX * 4)?;
+            let wanted: std::collections::HashSet<i64> = self.again.iter().copied().collect();
+            return Ok(rows
+                .into_iter()
+                .filter(|row| wanted.contains(&row.n))
+                .take(PASS_ROWS_MAX)
+                .collect());
+        }
+        self.reader.outbox(self.next_n, i64::MAX, PASS_ROWS_MAX)
+    }
+
+    /// Compares the kept outbox with the archive. What is there is marked, what is not is sent again.
+    async fn verify(&mut self, now: Ts, pass: &mut Pass) -> Result<(), Error> {
+        let epoch = self.bus.connection_epoch();
+        let events = self.bus.stream(EVENTS).await?;
+        let kept = self.reader.outbox_ids()?;
+        let runs = self.reader.published()?;
+        let Some((first_n, ..)) = kept.first() else {
+            self.next_n = self.next_n.max(runs.last().map_or(1, |run| run.last_n + 1));
+            self.again.clear();
+            self.verified = Some(Seen { epoch, events });
+            return Ok(());
+        };
+        let found = self.find(*first_n, &kept, &runs, &events).await?;
+        let seen = Seen { epoch, events };
+        let was_published = |n: i64| runs.iter().any(|run| run.first_n <= n && n <= run.last_n);
+        let mut rewritten: Vec<PublishedRun> = Vec::new();
+        let mut missing = VecDeque::new();
+        for (n, msg_id, subject) in &kept {
+            match found.get(msg_id.as_str()) {
+                Some((stream, seq)) => {
+                    let row = OutboxRow {
+                        n: *n,
+                        msg_id: String::new(),
+                        subject: subject.clone(),
+                        headers: Vec::new(),
+                        body: Vec::new(),
+                        expected_last_subject_seq: None,
+                        created_at_ms: 0,
+                    };
+                    debug_assert_eq!(stream_of(subject), *stream);
+                    extend(
+                        &mut rewritten,
+                        &row,
+                        &PubAck {
+                            seq: *seq,
+                            duplicate: true,
+                        },
+                        &seen,
+                        now,
+                    );
+                }
+                None => missing.push_back(*n),
+            }
+        }
+        let lost: Vec<i64> = missing
+            .iter()
+            .copied()
+            .filter(|n| was_published(*n))
+            .collect();
+        if let (Some(first), Some(last)) = (lost.first(), lost.last()) {
+            tracing::warn!(
+                first_n = first,
+                last_n = last,
+                count = lost.len(),
+                "the broker lost published messages, they are sent again"
+            );
+            pass.lost = Some(*first..=*last);
+        }
+        if rewritten.is_empty() {
+            // Keeps the bookmark of what was published before the kept tail.
+            rewritten.extend(
+                runs.into_iter()
+                    .filter(|run| run.last_n < *first_n)
+                    .next_back(),
+            );
+        }
+        self.next_n = kept.last().map_or(self.next_n, |(n, ..)| n + 1);
+        self.again = missing;
+        self.verified = Some(seen);
+        pass.work.push(Work::Verified(rewritten));
+        Ok(())
+    }
+
+    /// Where each kept message is now, by message id.
+    async fn find<'k>(
+        &self,
+        first_n: i64,
+        kept: &'k [(i64, String, String)],
+        runs: &[PublishedRun],
+        events: &StreamState,
+    ) -> Result<HashMap<&'k str, (&'static str, u64)>, Error> {
+        let wanted: HashMap<&str, &'k str> = kept
+            .iter()
+            .map(|(_, id, _)| (id.as_str(), id.as_str()))
+            .collect();
+        let mut found = HashMap::new();
+        let from = self.scan_start(first_n, kept, runs, events).await?;
+        for filter in &self.filters {
+            self.scan(EVENTS, filter, from, &wanted, &mut found).await?;
+        }
+        for (_, msg_id, subject) in kept
+            .iter()
+            .filter(|(.., subject)| stream_of(subject) == DLQ)
+        {
+            // A letter may have been replaced by a later one of its subject, which is as good.
+            let stored = self.bus.read(DLQ, subject, 1, 1, true).await?;
+            if let Some(stored) = stored.first() {
+                found.insert(msg_id.as_str(), (DLQ, stored.seq));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Where in the archive the kept tail can begin: at the oldest message known of it, if that one is still where it
+    /// was. A rolled-back or recreated archive is read from its first sequence.
+    async fn scan_start(
+        &self,
+        first_n: i64,
+        kept: &[(i64, String, String)],
+        runs: &[PublishedRun],
+        events: &StreamState,
+    ) -> Result<u64, Error> {
+        let of_archive =
+            |run: &&PublishedRun| run.stream == EVENTS && run.stream_id == events.identity.0;
+        if runs
+            .iter()
+            .filter(of_archive)
+            .any(|run| run.last_seq() > events.last_seq)
+        {
+            return Ok(events.first_seq);
+        }
+        // The bookmark: everything kept came after it.
+        if let Some(run) = runs
+            .iter()
+            .filter(of_archive)
+            .find(|run| run.last_n < first_n)
+        {
+            return Ok(run.last_seq() + 1);
+        }
+        let Some(oldest) = runs
+            .iter()
+            .filter(of_archive)
+            .min_by_key(|run| run.first_seq)
+        else {
+            return Ok(events.first_seq);
+        };
+        let at = oldest.first_n.max(first_n);
+        let seq = oldest.first_seq + (at - oldest.first_n).unsigned_abs();
+        let expected = kept
+            .iter()
+            .find(|(n, ..)| *n == at)
+            .map(|(_, id, _)| id.as_str());
+        let stored = self.bus.read(EVENTS, "roadcall.>", seq, 1, true).await?;
+        let intact = stored.first().is_some_and(|message| {
+            message.seq == seq && message.headers.get("Nats-Msg-Id") == expected
+        });
+        Ok(if intact { seq } else { events.first_seq })
+    }
+
+    async fn scan<'k>(
+        &self,
+        stream: &'static str,
+        filter: &str,
+        mut from: u64,
+        wanted: &HashMap<&str, &'k str>,
+        found: &mut HashMap<&'k str, (&'static str, u64)>,
+    ) -> Result<(), Error> {
+        loop {
+            let stored = self
+                .bus
+                .read(stream, filter, from.max(1), VERIFY_ROWS, true)
+                .await?;
+            let Some(last) = stored.last() else {
+                return Ok(());
+            };
+            from = last.seq + 1;
+            for message in &stored {
+                if let Some(id) = message
+                    .headers
+                    .get("Nats-Msg-Id")
+                    .and_then(|id| wanted.get(id))
+                {
+                    found.entry(id).or_insert((stream, message.seq));
+                }
+            }
+        }
+    }
+
+    /// The server process that acknowledged last, for [`Work::Settled`].
+    #[must_use]
+    pub fn server_id(&self) -> Option<&str> {
+        self.verified
+            .as_ref()
+            .map(|seen| seen.events.server_id.as_str())
+    }
+}
+
+fn outgoing(row: &OutboxRow) -> Outgoing {
+    Outgoing {
+        subject: row.subject.clone(),
+        headers: Headers(row.headers.clone()),
+        body: Bytes::copy_from_slice(&row.body),
+        msg_id: row.msg_id.clone(),
+        expected_last_subject_seq: row.expected_last_subject_seq,
+    }
+}
+
+/// The stream that a subject belongs to.
+fn stream_of(subject: &str) -> &'static str {
+    if subject.starts_with("dlq.") {
+        DLQ
+    } else {
+        EVENTS
+    }
+}
+
+/// Adds an acknowledged row to the runs: to the last one where both numbers go on by one, else as a new one.
+fn extend(runs: &mut Vec<PublishedRun>, row: &OutboxRow, ack: &PubAck, seen: &Seen, now: Ts) {
+    let stream = stream_of(&row.subject);
+    if let Some(run) = runs.last_mut()
+        && run.last_n + 1 == row.n
+        && run.last_seq() + 1 == ack.seq
+        && run.stream == stream
+    {
+        run.last_n = row.n;
+        return;
+    }
+    runs.push(PublishedRun {
+        first_n: row.n,
+        last_n: row.n,
+        stream: stream.to_owned(),
+        stream_id: seen.events.identity.0,
+        first_seq: ack.seq,
+        server_id: seen.events.server_id.clone(),
+        at_ms: now.ms(),
+    });
+}
