@@ -4,6 +4,8 @@
 //! promises for simulation. One conformance suite (`tests/it/bus_conformance.rs`) runs over both. Only this room knows
 //! `async_nats`; nothing here knows a store, a role or the engine.
 
+pub mod memory;
+
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;

@@ -1,0 +1,35 @@
+# The targets that README names. Each does its own set-up.
+SHELL := /bin/bash
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+BROKER := target/broker/nats-server
+
+.PHONY: broker build demo test verify fmt clippy doc bench
+
+broker:
+	@scripts/fetch-broker
+
+# A static release binary with the broker in it. The explicit target keeps the flag from the proc-macros.
+build: broker
+	ROADCALL_NATS_SERVER=$(abspath $(BROKER)) RUSTFLAGS="-C target-feature=+crt-static" \
+		cargo build --locked --release --target $(HOST) --features bundled-broker
+	install -D -m 0755 target/$(HOST)/release/roadcall target/release/roadcall
+
+demo: build
+	target/release/roadcall demo
+
+test: broker
+	cargo test --locked
+
+fmt:
+	cargo fmt --check
+
+clippy:
+	cargo clippy --locked --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+verify: fmt clippy doc test
+
+bench: build
+	target/release/roadcall bench
