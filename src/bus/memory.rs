@@ -27,8 +27,10 @@ pub struct Faults {
     pub lose_ack: u32,
     /// A delivery is handed over twice.
     pub duplicate: u32,
-    /// A delivery is held back for now, so that others overtake it.
+    /// A delivery and what is behind it come later.
     pub delay: u32,
+    /// Two neighbouring deliveries of different entities change places.
+    pub reorder: u32,
 }
 
 /// The model. Clones share one broker.
@@ -243,16 +245,15 @@ impl Inner {
             if fresh && consumer.pending.len() >= consumer.max_ack_pending {
                 break;
             }
-            let late = self.strikes(faults.delay);
+            // The connection keeps order, so what comes late holds up what is behind it.
+            if self.strikes(faults.delay) {
+                break;
+            }
             let twice = self.strikes(faults.duplicate);
             let pending = consumer.pending.entry(seq).or_insert(Pending { deliveries: 0, due_ms: 0 });
             consumer.delivered_seq = consumer.delivered_seq.max(seq);
-            // A delayed one counts as delivered and lost on the way: it comes when its ack_wait is over.
             pending.deliveries += 1;
             pending.due_ms = now_ms + consumer.ack_wait_ms;
-            if late {
-                continue;
-            }
             let Some(stored) = self.streams.get(EVENTS).and_then(|stream| stream.messages.get(&seq)) else { continue };
             let delivery = Delivery {
                 stream: StreamId(identity),
@@ -270,6 +271,12 @@ impl Inner {
             deliveries.push(delivery);
         }
         self.consumers.insert(queue.to_owned(), consumer);
+        for at in 1..deliveries.len() {
+            let entity = |delivery: &Delivery| delivery.subject.rsplit('.').next().map(str::to_owned);
+            if self.strikes(faults.reorder) && entity(&deliveries[at - 1]) != entity(&deliveries[at]) {
+                deliveries.swap(at - 1, at);
+            }
+        }
         Ok(deliveries)
     }
 }
