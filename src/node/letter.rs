@@ -48,6 +48,9 @@ pub struct Letter {
     pub dead_at: String,
     /// Version of the program whose handler gave it up.
     pub handler_version: String,
+    /// Set where another event died at the same sequence before a rollback of the broker; it keeps the two apart.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sequence_reused: bool,
 }
 
 /// What a letter is made from.
@@ -77,11 +80,14 @@ pub struct Dead<'a> {
     pub first_seen_at: String,
     /// When it was given up, RFC 3339.
     pub dead_at: String,
+    /// Whether another event died at the same sequence: its letter must stay.
+    pub sequence_reused: bool,
 }
 
-/// The id of the letter for one sequence of one queue.
+/// The id of the letter for one sequence of one queue. `twin` is empty, or the event's id where the sequence was given
+/// out again after a rollback and another event's letter already has the plain id.
 #[must_use]
-pub fn dead_letter_id(site: &Site, queue: &str, stream_id: i64, stream_seq: u64) -> Id {
+fn dead_letter_id(site: &Site, queue: &str, stream_id: i64, stream_seq: u64, twin: &str) -> Id {
     ids::derive_v8(
         0,
         &[
@@ -90,6 +96,7 @@ pub fn dead_letter_id(site: &Site, queue: &str, stream_id: i64, stream_seq: u64)
             queue.as_bytes(),
             &stream_id.to_be_bytes(),
             &stream_seq.to_be_bytes(),
+            twin.as_bytes(),
         ],
     )
 }
@@ -107,8 +114,9 @@ impl Letter {
             None => best_effort_id(dead.body),
         };
         let text = std::str::from_utf8(dead.body).ok();
+        let twin = if dead.sequence_reused { event_id.as_str() } else { "" };
         Self {
-            dead_letter_id: dead_letter_id(dead.site, dead.queue, dead.stream_id, dead.stream_seq),
+            dead_letter_id: dead_letter_id(dead.site, dead.queue, dead.stream_id, dead.stream_seq, twin),
             queue: dead.queue.to_owned(),
             seq: dead.stream_seq,
             stream: dead.stream_id,
@@ -132,12 +140,16 @@ impl Letter {
             first_seen_at: dead.first_seen_at,
             dead_at: dead.dead_at,
             handler_version: env!("CARGO_PKG_VERSION").to_owned(),
+            sequence_reused: dead.sequence_reused,
         }
     }
 
     /// Where the letter goes: one subject per queue and sequence, so a later letter replaces an earlier one.
     #[must_use]
     pub fn subject(&self) -> String {
+        if self.sequence_reused {
+            return format!("dlq.{}.{}.{}", self.queue, self.seq, self.event_id);
+        }
         format!("dlq.{}.{}", self.queue, self.seq)
     }
 

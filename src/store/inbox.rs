@@ -67,6 +67,19 @@ impl Store {
         Ok(code.map(Outcome::from_code))
     }
 
+    /// Whether another event died at this place of the stream: a rolled-back broker gives sequences out again.
+    ///
+    /// # Errors
+    /// A store error.
+    pub fn another_died_at(&self, stream_id: i64, stream_seq: u64, event_id: Id) -> Result<bool, Error> {
+        let found: Option<i64> = self.value(
+            "looking for another letter of a sequence",
+            "SELECT 1 FROM inbox WHERE outcome = 2 AND stream_seq = ?2 AND stream_id = ?1 AND event_id <> ?3 LIMIT 1",
+            params![stream_id, stream_seq as i64, event_id.uuid().as_bytes().as_slice()],
+        )?;
+        Ok(found.is_some())
+    }
+
     /// Records an outcome; inside a step.
     ///
     /// # Errors

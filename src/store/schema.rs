@@ -18,6 +18,7 @@ CREATE TABLE inbox (
     stream_seq INTEGER NOT NULL,
     at_ms INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE INDEX inbox_dead ON inbox (stream_seq) WHERE outcome = 2;
 
 CREATE TABLE outbox (
     n INTEGER PRIMARY KEY,

@@ -191,17 +191,13 @@ impl Process {
         let clean = engine.start(now).expect("started");
         let relay = Relay::new(self.bus.clone(), &self.path, &site, Some(Self::source(self.name))).expect("relay");
         self.epoch_seen = self.bus.connection_epoch();
-        if let Some(queue) = self.name.queue().filter(|_| self.name != RoleName::Incident)
-            && let Ok(before) = done(self.bus.reset(queue))
-            && !clean
-        {
-            loop {
-                let fetched = done(self.bus.fetch(queue, 8, Duration::ZERO)).unwrap_or_default();
+        if let Some(queue) = self.name.queue().filter(|_| self.name != RoleName::Incident) {
+            // Without a broker a process waits here; in simulation it is simply started again later.
+            let Ok(before) = done(self.bus.reset(queue)) else { return };
+            while !clean && before.ack_pending > 0 {
+                let Ok(fetched) = done(self.bus.fetch(queue, 8, Duration::ZERO)) else { return };
                 let incoming: Vec<_> = fetched.into_iter().map(|d| Incoming::new(d, Mode::Live)).collect();
-                if incoming.is_empty() {
-                    break;
-                }
-                let beyond = incoming.iter().any(|i| i.delivery.seq >= before.delivered_seq);
+                let last = incoming.iter().map(|i| i.delivery.seq).max();
                 if counts_down(crash_in) {
                     return;
                 }
@@ -210,14 +206,14 @@ impl Process {
                     return;
                 }
                 let _ = done(self.bus.ack(acks));
-                if beyond {
+                if last.is_none_or(|seq| seq >= before.delivered_seq) {
                     break;
                 }
             }
-            while engine.run_alone(now, true).expect("ran").is_some() {
-                if counts_down(crash_in) {
-                    return;
-                }
+        }
+        while engine.run_alone(now, true).expect("ran").is_some() {
+            if counts_down(crash_in) {
+                return;
             }
         }
         self.running = Some((engine, relay));

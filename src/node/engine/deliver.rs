@@ -19,7 +19,7 @@ use super::{Engine, Incoming, StepOutput, millis};
 use crate::event::{
     Count1, DeadLetterCreated, DeadReason, DecodeError, Event, Id, Key, Source, Text, Ts, ids,
 };
-use crate::node::letter::{Dead, Letter, dead_letter_id, entity_token};
+use crate::node::letter::{Dead, Letter, entity_token};
 use crate::role::{HandlerError, Input, Mode, Received};
 use crate::store::{
     self, Attempt, Class, Context, InboxRow, Origin, Outcome, Tx, WaitingRow, WaitingState,
@@ -322,6 +322,7 @@ impl Engine {
             reason,
             first_seen_at: Ts::from_ms(row.first_seen_at_ms).to_string(),
             dead_at: now.to_string(),
+            sequence_reused: self.store.another_died_at(row.stream_id, row.stream_seq, row.event_id)?,
         });
         let body = serde_json::to_vec(&letter)
             .map_err(|error| defect(&self.store, "writing a letter", error.to_string()))?;
@@ -350,9 +351,8 @@ impl Engine {
         now: Ts,
         output: &mut StepOutput,
     ) -> Result<(), store::Error> {
-        let site = &self.store.options().site;
         let detail = DeadLetterCreated {
-            dead_letter_id: dead_letter_id(site, self.queue, row.stream_id, row.stream_seq),
+            dead_letter_id: letter.dead_letter_id,
             queue: Key::new(self.queue)
                 .map_err(|error| defect(&self.store, "naming a queue", error.to_string()))?,
             original_event_id: Text::lossy(&letter.event_id),
