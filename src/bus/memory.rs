@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    AckToken, Bus, DEDUP_WINDOW, DLQ, Delivery, EVENTS, Error, Outgoing, PubAck, Published, QueueState, Stored,
-    StreamId, StreamState,
+    AckToken, Bus, DEDUP_WINDOW, DLQ, Delivery, EVENTS, Error, Outgoing, PubAck, Published,
+    QueueState, Stored, StreamId, StreamState,
 };
 
 /// How often each fault strikes, out of 1,000.
@@ -89,13 +89,29 @@ impl MemoryBus {
             one_per_subject,
         };
         let streams = BTreeMap::from([(EVENTS, stream(false)), (DLQ, stream(true))]);
-        let inner =
-            Inner { streams, consumers: HashMap::new(), faults, random: seed, server: 1, epoch: 1, down: false };
-        Self { inner: Arc::new(Mutex::new(inner)), now_ms }
+        let inner = Inner {
+            streams,
+            consumers: HashMap::new(),
+            faults,
+            random: seed,
+            server: 1,
+            epoch: 1,
+            down: false,
+        };
+        Self {
+            inner: Arc::new(Mutex::new(inner)),
+            now_ms,
+        }
     }
 
     /// Makes a durable consumer on `EVENTS`, as `topology apply` would.
-    pub fn create_queue(&self, queue: &str, filters: Vec<String>, ack_wait: Duration, max_ack_pending: usize) {
+    pub fn create_queue(
+        &self,
+        queue: &str,
+        filters: Vec<String>,
+        ack_wait: Duration,
+        max_ack_pending: usize,
+    ) {
         let consumer = Consumer {
             filters,
             ack_wait_ms: i64::try_from(ack_wait.as_millis()).unwrap_or(i64::MAX),
@@ -128,7 +144,10 @@ impl MemoryBus {
         inner.server += 1;
         inner.epoch += 1;
         for consumer in inner.consumers.values_mut() {
-            consumer.pending.values_mut().for_each(|pending| pending.due_ms = i64::MIN);
+            consumer
+                .pending
+                .values_mut()
+                .for_each(|pending| pending.due_ms = i64::MIN);
         }
     }
 
@@ -137,7 +156,9 @@ impl MemoryBus {
     pub fn roll_back(&self, lost: u64) {
         self.restart();
         let mut inner = self.lock();
-        let Some(stream) = inner.streams.get_mut(EVENTS) else { return };
+        let Some(stream) = inner.streams.get_mut(EVENTS) else {
+            return;
+        };
         let kept = stream.last_seq.saturating_sub(lost);
         stream.messages.retain(|seq, _| *seq <= kept);
         stream.ids.retain(|_, (seq, _)| *seq <= kept);
@@ -175,30 +196,57 @@ impl Inner {
     }
 
     fn up(&self) -> Result<(), Error> {
-        if self.down { Err(Error::Unavailable("the connection is down".to_owned())) } else { Ok(()) }
+        if self.down {
+            Err(Error::Unavailable("the connection is down".to_owned()))
+        } else {
+            Ok(())
+        }
     }
 
     fn stream(&self, name: &str) -> Result<&Stream, Error> {
         self.up()?;
-        self.streams.get(name).ok_or_else(|| Error::Missing(format!("stream {name}")))
+        self.streams
+            .get(name)
+            .ok_or_else(|| Error::Missing(format!("stream {name}")))
     }
 
     fn store(&mut self, message: &Outgoing, now_ms: i64) -> Result<PubAck, Error> {
-        let name = if message.subject.starts_with("dlq.") { DLQ } else { EVENTS };
-        let stream = self.streams.get_mut(name).ok_or_else(|| Error::Missing(format!("stream {name}")))?;
+        let name = if message.subject.starts_with("dlq.") {
+            DLQ
+        } else {
+            EVENTS
+        };
+        let stream = self
+            .streams
+            .get_mut(name)
+            .ok_or_else(|| Error::Missing(format!("stream {name}")))?;
         let window_ms = i64::try_from(DEDUP_WINDOW.as_millis()).unwrap_or(i64::MAX);
         if let Some((seq, at_ms)) = stream.ids.get(&message.msg_id)
             && now_ms - at_ms < window_ms
         {
-            return Ok(PubAck { seq: *seq, duplicate: true });
+            return Ok(PubAck {
+                seq: *seq,
+                duplicate: true,
+            });
         }
         let on_subject: Vec<u64> = if stream.one_per_subject {
-            stream.messages.values().filter(|stored| stored.subject == message.subject).map(|stored| stored.seq).collect()
+            stream
+                .messages
+                .values()
+                .filter(|stored| stored.subject == message.subject)
+                .map(|stored| stored.seq)
+                .collect()
         } else {
             Vec::new()
         };
-        if message.expected_last_subject_seq.is_some_and(|wanted| on_subject.last().copied().unwrap_or(0) != wanted) {
-            return Err(Error::Refused { code: 10071, message: "wrong last sequence".to_owned() });
+        if message
+            .expected_last_subject_seq
+            .is_some_and(|wanted| on_subject.last().copied().unwrap_or(0) != wanted)
+        {
+            return Err(Error::Refused {
+                code: 10071,
+                message: "wrong last sequence".to_owned(),
+            });
         }
         for seq in on_subject {
             stream.messages.remove(&seq);
@@ -216,27 +264,43 @@ impl Inner {
         };
         stream.messages.insert(seq, stored);
         stream.ids.insert(message.msg_id.clone(), (seq, now_ms));
-        Ok(PubAck { seq, duplicate: false })
+        Ok(PubAck {
+            seq,
+            duplicate: false,
+        })
     }
 
     fn take(&mut self, queue: &str, max: usize, now_ms: i64) -> Result<Vec<Delivery>, Error> {
         self.up()?;
         let faults = self.faults;
-        let mut consumer =
-            self.consumers.get(queue).cloned().ok_or_else(|| Error::Missing(format!("consumer {queue}")))?;
+        let mut consumer = self
+            .consumers
+            .get(queue)
+            .cloned()
+            .ok_or_else(|| Error::Missing(format!("consumer {queue}")))?;
         let (identity, mut seqs) = {
             let stream = self.stream(EVENTS)?;
-            let redelivered = consumer.pending.iter().filter(|(_, p)| p.due_ms <= now_ms).map(|(seq, _)| *seq);
+            let redelivered = consumer
+                .pending
+                .iter()
+                .filter(|(_, p)| p.due_ms <= now_ms)
+                .map(|(seq, _)| *seq);
             let fresh = stream
                 .messages
                 .range(consumer.delivered_seq + 1..)
                 .filter(|(seq, stored)| {
                     !consumer.acked.contains(seq)
-                        && consumer.filters.iter().any(|filter| subject_matches(filter, &stored.subject))
+                        && consumer
+                            .filters
+                            .iter()
+                            .any(|filter| subject_matches(filter, &stored.subject))
                 })
                 .map(|(seq, _)| *seq)
                 .take(max);
-            (stream.identity, redelivered.chain(fresh).take(max).collect::<Vec<u64>>())
+            (
+                stream.identity,
+                redelivered.chain(fresh).take(max).collect::<Vec<u64>>(),
+            )
         };
         let mut deliveries = Vec::new();
         seqs.dedup();
@@ -250,11 +314,20 @@ impl Inner {
                 break;
             }
             let twice = self.strikes(faults.duplicate);
-            let pending = consumer.pending.entry(seq).or_insert(Pending { deliveries: 0, due_ms: 0 });
+            let pending = consumer.pending.entry(seq).or_insert(Pending {
+                deliveries: 0,
+                due_ms: 0,
+            });
             consumer.delivered_seq = consumer.delivered_seq.max(seq);
             pending.deliveries += 1;
             pending.due_ms = now_ms + consumer.ack_wait_ms;
-            let Some(stored) = self.streams.get(EVENTS).and_then(|stream| stream.messages.get(&seq)) else { continue };
+            let Some(stored) = self
+                .streams
+                .get(EVENTS)
+                .and_then(|stream| stream.messages.get(&seq))
+            else {
+                continue;
+            };
             let delivery = Delivery {
                 stream: StreamId(identity),
                 seq,
@@ -272,8 +345,11 @@ impl Inner {
         }
         self.consumers.insert(queue.to_owned(), consumer);
         for at in 1..deliveries.len() {
-            let entity = |delivery: &Delivery| delivery.subject.rsplit('.').next().map(str::to_owned);
-            if self.strikes(faults.reorder) && entity(&deliveries[at - 1]) != entity(&deliveries[at]) {
+            let entity =
+                |delivery: &Delivery| delivery.subject.rsplit('.').next().map(str::to_owned);
+            if self.strikes(faults.reorder)
+                && entity(&deliveries[at - 1]) != entity(&deliveries[at])
+            {
                 deliveries.swap(at - 1, at);
             }
         }
@@ -291,7 +367,11 @@ impl Consumer {
 
     /// The floor is below everything pending; acked sequences under it need not be remembered.
     fn settle(&mut self) {
-        self.ack_floor = self.pending.keys().next().map_or(self.delivered_seq, |first| first - 1);
+        self.ack_floor = self
+            .pending
+            .keys()
+            .next()
+            .map_or(self.delivered_seq, |first| first - 1);
         let floor = self.ack_floor;
         self.acked.retain(|seq| *seq > floor);
     }
@@ -320,22 +400,41 @@ impl Bus for MemoryBus {
                 strikes.then(|| Error::Unavailable("the publish was lost".to_owned()))
             });
             if let Some(error) = refused {
-                return Published { acks, stopped: Some(error) };
+                return Published {
+                    acks,
+                    stopped: Some(error),
+                };
             }
             match inner.store(message, self.now()) {
                 Ok(ack) => {
                     if inner.strikes(faults.lose_pub_ack) {
-                        return Published { acks, stopped: Some(Error::Unavailable("the ack was lost".to_owned())) };
+                        return Published {
+                            acks,
+                            stopped: Some(Error::Unavailable("the ack was lost".to_owned())),
+                        };
                     }
                     acks.push(ack);
                 }
-                Err(error) => return Published { acks, stopped: Some(error) },
+                Err(error) => {
+                    return Published {
+                        acks,
+                        stopped: Some(error),
+                    };
+                }
             }
         }
-        Published { acks, stopped: None }
+        Published {
+            acks,
+            stopped: None,
+        }
     }
 
-    async fn fetch(&self, queue: &str, max: usize, _wait: Duration) -> Result<Vec<Delivery>, Error> {
+    async fn fetch(
+        &self,
+        queue: &str,
+        max: usize,
+        _wait: Duration,
+    ) -> Result<Vec<Delivery>, Error> {
         self.lock().take(queue, max, self.now())
     }
 
@@ -344,7 +443,9 @@ impl Bus for MemoryBus {
         inner.up()?;
         let faults = inner.faults;
         for token in tokens {
-            let Some((queue, seq)) = token.0.split_once(' ') else { continue };
+            let Some((queue, seq)) = token.0.split_once(' ') else {
+                continue;
+            };
             let Ok(seq) = seq.parse() else { continue };
             if inner.strikes(faults.lose_ack) {
                 continue;
@@ -371,9 +472,20 @@ impl Bus for MemoryBus {
     async fn queue(&self, queue: &str) -> Result<QueueState, Error> {
         let inner = self.lock();
         inner.up()?;
-        let consumer = inner.consumers.get(queue).ok_or_else(|| Error::Missing(format!("consumer {queue}")))?;
-        let fresh = inner.stream(EVENTS)?.messages.range(consumer.delivered_seq + 1..);
-        let pending = fresh.filter(|(_, stored)| consumer.filters.iter().any(|f| subject_matches(f, &stored.subject)));
+        let consumer = inner
+            .consumers
+            .get(queue)
+            .ok_or_else(|| Error::Missing(format!("consumer {queue}")))?;
+        let fresh = inner
+            .stream(EVENTS)?
+            .messages
+            .range(consumer.delivered_seq + 1..);
+        let pending = fresh.filter(|(_, stored)| {
+            consumer
+                .filters
+                .iter()
+                .any(|f| subject_matches(f, &stored.subject))
+        });
         Ok(QueueState {
             delivered_seq: consumer.delivered_seq,
             ack_floor_seq: consumer.ack_floor,
@@ -388,10 +500,19 @@ impl Bus for MemoryBus {
         Ok(StreamState {
             identity: StreamId(held.identity),
             server_id: format!("server-{}", inner.server),
-            first_seq: held.messages.keys().next().copied().unwrap_or(held.last_seq + 1),
+            first_seq: held
+                .messages
+                .keys()
+                .next()
+                .copied()
+                .unwrap_or(held.last_seq + 1),
             last_seq: held.last_seq,
             messages: held.messages.len() as u64,
-            bytes: held.messages.values().map(|stored| stored.body.len() as u64).sum(),
+            bytes: held
+                .messages
+                .values()
+                .map(|stored| stored.body.len() as u64)
+                .sum(),
         })
     }
 
@@ -405,10 +526,16 @@ impl Bus for MemoryBus {
     ) -> Result<Vec<Stored>, Error> {
         let inner = self.lock();
         let messages = inner.stream(stream)?.messages.range(from_seq..);
-        let matching = messages.filter(|(_, stored)| subject_matches(subject_filter, &stored.subject)).take(max);
+        let matching = messages
+            .filter(|(_, stored)| subject_matches(subject_filter, &stored.subject))
+            .take(max);
         Ok(matching
             .map(|(_, stored)| Stored {
-                body: if headers_only { Bytes::new() } else { stored.body.clone() },
+                body: if headers_only {
+                    Bytes::new()
+                } else {
+                    stored.body.clone()
+                },
                 ..stored.clone()
             })
             .collect())
@@ -418,4 +545,3 @@ impl Bus for MemoryBus {
         self.lock().epoch
     }
 }
-

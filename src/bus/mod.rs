@@ -4,7 +4,9 @@
 //! promises for simulation. One conformance suite (`tests/it/bus_conformance.rs`) runs over both. Only this room knows
 //! `async_nats`; nothing here knows a store, a role or the engine.
 
+pub mod jetstream;
 pub mod memory;
+pub mod topology;
 
 use std::fmt;
 use std::future::Future;

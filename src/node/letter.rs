@@ -114,9 +114,19 @@ impl Letter {
             None => best_effort_id(dead.body),
         };
         let text = std::str::from_utf8(dead.body).ok();
-        let twin = if dead.sequence_reused { event_id.as_str() } else { "" };
+        let twin = if dead.sequence_reused {
+            event_id.as_str()
+        } else {
+            ""
+        };
         Self {
-            dead_letter_id: dead_letter_id(dead.site, dead.queue, dead.stream_id, dead.stream_seq, twin),
+            dead_letter_id: dead_letter_id(
+                dead.site,
+                dead.queue,
+                dead.stream_id,
+                dead.stream_seq,
+                twin,
+            ),
             queue: dead.queue.to_owned(),
             seq: dead.stream_seq,
             stream: dead.stream_id,

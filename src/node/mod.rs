@@ -1,5 +1,13 @@
-//! The only place that knows role, store and bus together.
+//! The only place that knows role, store and bus together: the engine and what feeds it.
+//!
+//! In reading order: [`engine`] (inputs to commits), [`writer`] (the thread around it), [`consumer`] and [`commands`]
+//! (in), [`relay`] and [`publisher`] (out), [`letter`], [`clock`].
 
+pub mod clock;
+pub mod commands;
+pub mod consumer;
 pub mod engine;
 pub mod letter;
+pub mod publisher;
 pub mod relay;
+pub mod writer;

@@ -71,7 +71,12 @@ impl Store {
     ///
     /// # Errors
     /// A store error.
-    pub fn another_died_at(&self, stream_id: i64, stream_seq: u64, event_id: Id) -> Result<bool, Error> {
+    pub fn another_died_at(
+        &self,
+        stream_id: i64,
+        stream_seq: u64,
+        event_id: Id,
+    ) -> Result<bool, Error> {
         let found: Option<i64> = self.value(
             "looking for another letter of a sequence",
             "SELECT 1 FROM inbox WHERE outcome = 2 AND stream_seq = ?2 AND stream_id = ?1 AND event_id <> ?3 LIMIT 1",

@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 use roadcall::bus::memory::{Faults, MemoryBus};
 use roadcall::bus::{Bus, DLQ, EVENTS};
 use roadcall::event::{
-    Actor, Codec, DeadReason, Id, IncidentRated, Known, RatedBy, RatingAverage, Rate, NonNegative, Count1, Site, Source,
-    Stars, Ts, VendorMetricsUpdated, decode, ids,
+    Actor, Codec, Count1, DeadReason, Id, IncidentRated, Known, NonNegative, Rate, RatedBy,
+    RatingAverage, Site, Source, Stars, Ts, VendorMetricsUpdated, decode, ids,
 };
 use roadcall::node::engine::{Engine, Incoming, Settings, Work};
 use roadcall::node::relay::Relay;
@@ -43,13 +43,19 @@ impl Role for Rater {
         &[]
     }
     fn commands(&self) -> &'static [CommandSpec] {
-        &[CommandSpec { name: "test.rate", permission: Permission::AdminOps, mutates: true }]
+        &[CommandSpec {
+            name: "test.rate",
+            permission: Permission::AdminOps,
+            mutates: true,
+        }]
     }
     fn scope(&self, _: &Tx<'_>, _: &Command) -> Result<Scope, HandlerError> {
         Ok(Scope::Open)
     }
     fn handle(&mut self, tx: &mut Tx<'_>, input: &Input) -> Result<(), HandlerError> {
-        let Input::Command(command) = input else { return Ok(()) };
+        let Input::Command(command) = input else {
+            return Ok(());
+        };
         let key = command.body.get("key").and_then(Value::as_u64).unwrap_or(0);
         let incident_id = entity(key);
         tx.emit(&IncidentRated {
@@ -110,10 +116,17 @@ impl Role for Counter {
         Ok(Scope::Open)
     }
     fn handle(&mut self, tx: &mut Tx<'_>, input: &Input) -> Result<(), HandlerError> {
-        let Input::Event(received) = input else { return Ok(()) };
+        let Input::Event(received) = input else {
+            return Ok(());
+        };
         let event = &received.event;
-        let sequence: i64 = event.detail["metadata"]["sequence"].as_str().and_then(|n| n.parse().ok()).expect("a number");
-        let at = tx.value::<i64>("SELECT count(*) FROM effect_of", ())?.unwrap_or(0);
+        let sequence: i64 = event.detail["metadata"]["sequence"]
+            .as_str()
+            .and_then(|n| n.parse().ok())
+            .expect("a number");
+        let at = tx
+            .value::<i64>("SELECT count(*) FROM effect_of", ())?
+            .unwrap_or(0);
         tx.execute(
             "INSERT INTO effect_of (event_id, entity, sequence, at) VALUES (?1, ?2, ?3, ?4)",
             params![event.id.to_string(), event.entity().as_str(), sequence, at],
@@ -125,9 +138,16 @@ impl Role for Counter {
             }
             Fate::AlwaysFails => return Err(HandlerError::Transient("never".to_owned())),
             Fate::Panics => panic!("a defect of the handler"),
-            Fate::Conflict => return Err(HandlerError::Permanent(DeadReason::Conflict, "contradicts".to_owned())),
+            Fate::Conflict => {
+                return Err(HandlerError::Permanent(
+                    DeadReason::Conflict,
+                    "contradicts".to_owned(),
+                ));
+            }
             Fate::NeedsPredecessor if sequence > 1 && tx.now().ms() - event.time.ms() < 200_000 => {
-                return Err(HandlerError::NotYet("waits for something of its key".to_owned()));
+                return Err(HandlerError::NotYet(
+                    "waits for something of its key".to_owned(),
+                ));
             }
             _ => {}
         }
@@ -185,18 +205,46 @@ impl Process {
             queue: self.name.queue().unwrap_or_default().to_owned(),
             codec: Codec::Json,
         };
-        let fresh = Identity { store_id: ids::derive_v8(2, &[self.name.as_str().as_bytes()]), epoch: "e1".to_owned() };
+        let fresh = Identity {
+            store_id: ids::derive_v8(2, &[self.name.as_str().as_bytes()]),
+            epoch: "e1".to_owned(),
+        };
         let store = Store::open(options, role.migrations(), &fresh).expect("the store opens");
-        let mut engine = Engine::new(store, role, Arc::clone(&self.routes), Settings { batch_max: 8, ..Settings::default() });
+        let mut engine = Engine::new(
+            store,
+            role,
+            Arc::clone(&self.routes),
+            Settings {
+                batch_max: 8,
+                ..Settings::default()
+            },
+        );
         let clean = engine.start(now).expect("started");
-        let relay = Relay::new(self.bus.clone(), &self.path, &site, Some(Self::source(self.name))).expect("relay");
+        let relay = Relay::new(
+            self.bus.clone(),
+            &self.path,
+            &site,
+            Some(Self::source(self.name)),
+        )
+        .expect("relay");
         self.epoch_seen = self.bus.connection_epoch();
-        if let Some(queue) = self.name.queue().filter(|_| self.name != RoleName::Incident) {
+        if let Some(queue) = self
+            .name
+            .queue()
+            .filter(|_| self.name != RoleName::Incident)
+        {
             // Without a broker a process waits here; in simulation it is simply started again later.
-            let Ok(before) = done(self.bus.reset(queue)) else { return };
+            let Ok(before) = done(self.bus.reset(queue)) else {
+                return;
+            };
             while !clean && before.ack_pending > 0 {
-                let Ok(fetched) = done(self.bus.fetch(queue, 8, Duration::ZERO)) else { return };
-                let incoming: Vec<_> = fetched.into_iter().map(|d| Incoming::new(d, Mode::Live)).collect();
+                let Ok(fetched) = done(self.bus.fetch(queue, 8, Duration::ZERO)) else {
+                    return;
+                };
+                let incoming: Vec<_> = fetched
+                    .into_iter()
+                    .map(|d| Incoming::new(d, Mode::Live))
+                    .collect();
                 let last = incoming.iter().map(|i| i.delivery.seq).max();
                 if counts_down(crash_in) {
                     return;
@@ -220,9 +268,13 @@ impl Process {
     }
 
     fn command(&mut self, now: Ts, key: u64, n: u64) {
-        let Some((engine, _)) = &mut self.running else { return };
+        let Some((engine, _)) = &mut self.running else {
+            return;
+        };
         let caller = Caller::of(Actor::Operator("sim".to_owned()));
-        let Value::Object(body) = json!({ "key": key }) else { unreachable!("an object") };
+        let Value::Object(body) = json!({ "key": key }) else {
+            unreachable!("an object")
+        };
         let command = Command {
             id: ids::derive_v7(now.ms(), &[b"command", &n.to_be_bytes()]),
             name: "test.rate".to_owned(),
@@ -231,19 +283,33 @@ impl Process {
             client_request_id: Some(format!("r{n}")),
             traceparent: None,
         };
-        engine.step(now, &[Work::Command(Box::new(command))]).expect("stepped");
+        engine
+            .step(now, &[Work::Command(Box::new(command))])
+            .expect("stepped");
     }
 
     /// One round of consuming: fetch, step, ack. `crash_in` counts down at each point where a process may die.
     fn consume(&mut self, now: Ts, crash_in: &mut Option<u32>) {
-        let Some(queue) = self.name.queue().filter(|_| self.name != RoleName::Incident) else { return };
-        let Some((engine, _)) = &mut self.running else { return };
+        let Some(queue) = self
+            .name
+            .queue()
+            .filter(|_| self.name != RoleName::Incident)
+        else {
+            return;
+        };
+        let Some((engine, _)) = &mut self.running else {
+            return;
+        };
         if self.bus.connection_epoch() != self.epoch_seen && done(self.bus.reset(queue)).is_ok() {
             self.epoch_seen = self.bus.connection_epoch();
         }
-        let Ok(fetched) = done(self.bus.fetch(queue, 8, Duration::ZERO)) else { return };
-        let work: Vec<_> =
-            fetched.into_iter().map(|d| Work::Delivery(Box::new(Incoming::new(d, Mode::Live)))).collect();
+        let Ok(fetched) = done(self.bus.fetch(queue, 8, Duration::ZERO)) else {
+            return;
+        };
+        let work: Vec<_> = fetched
+            .into_iter()
+            .map(|d| Work::Delivery(Box::new(Incoming::new(d, Mode::Live))))
+            .collect();
         if counts_down(crash_in) {
             self.running = None;
             return;
@@ -257,8 +323,12 @@ impl Process {
     }
 
     fn relay(&mut self, now: Ts, crash_in: &mut Option<u32>) -> bool {
-        let Some((engine, relay)) = &mut self.running else { return false };
-        let Ok(pass) = done(relay.pass(now)) else { return true };
+        let Some((engine, relay)) = &mut self.running else {
+            return false;
+        };
+        let Ok(pass) = done(relay.pass(now)) else {
+            return true;
+        };
         if counts_down(crash_in) {
             self.running = None;
             return true;
@@ -326,7 +396,12 @@ impl World {
         }
         let routes = Arc::new(RwLock::new(Arc::new(routes)));
         let shm = std::path::Path::new("/dev/shm");
-        let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.expect("a directory");
+        let dir = if shm.is_dir() {
+            tempfile::tempdir_in(shm)
+        } else {
+            tempfile::tempdir()
+        }
+        .expect("a directory");
         let processes = [RoleName::Incident, RoleName::Vendor, RoleName::Match]
             .into_iter()
             .map(|name| Process {
@@ -338,7 +413,14 @@ impl World {
                 epoch_seen: 0,
             })
             .collect();
-        Self { bus, clock, processes, random, commands: 0, _dir: dir }
+        Self {
+            bus,
+            clock,
+            processes,
+            random,
+            commands: 0,
+            _dir: dir,
+        }
     }
 
     fn now(&self) -> Ts {
@@ -353,7 +435,10 @@ impl World {
     fn act(&mut self) {
         let now = self.now();
         let index = self.random.random_range(0..self.processes.len());
-        let mut crash = self.random.random_bool(0.08).then(|| self.random.random_range(0..3));
+        let mut crash = self
+            .random
+            .random_bool(0.08)
+            .then(|| self.random.random_range(0..3));
         if self.processes[index].running.is_none() {
             self.processes[index].start(now, &mut crash);
             return;
@@ -409,7 +494,10 @@ impl World {
                 let waits = process.running.as_ref().is_some_and(|(engine, _)| {
                     engine.store().waiting_count().expect("counted") > 0
                 });
-                let state = process.name.queue().and_then(|queue| done(self.bus.queue(queue)).ok());
+                let state = process
+                    .name
+                    .queue()
+                    .and_then(|queue| done(self.bus.queue(queue)).ok());
                 waits || state.is_some_and(|state| state.pending + state.ack_pending > 0)
             });
             if !busy && round > 2 {
@@ -422,23 +510,43 @@ impl World {
 
     /// Promises 2, 3 and 4 against the archive.
     fn check(&self) {
-        let archive = done(self.bus.read(EVENTS, "roadcall.>", 1, usize::MAX, false)).expect("read");
+        let archive =
+            done(self.bus.read(EVENTS, "roadcall.>", 1, usize::MAX, false)).expect("read");
         let mut ids_seen = BTreeMap::new();
         for stored in &archive {
-            let id = stored.headers.get("Nats-Msg-Id").expect("has an id").to_owned();
-            assert_eq!(ids_seen.insert(id.clone(), stored.seq), None, "event {id} is in the archive twice");
+            let id = stored
+                .headers
+                .get("Nats-Msg-Id")
+                .expect("has an id")
+                .to_owned();
+            assert_eq!(
+                ids_seen.insert(id.clone(), stored.seq),
+                None,
+                "event {id} is in the archive twice"
+            );
         }
-        let commands = archive.iter().filter(|stored| stored.subject.contains(".IncidentRated.")).count() as u64;
-        assert_eq!(commands, self.commands, "every accepted command has its event once");
-        let letters: HashMap<String, String> = done(self.bus.read(DLQ, "dlq.>", 1, usize::MAX, false))
-            .expect("read")
-            .into_iter()
-            .map(|stored| {
-                let letter: Value = serde_json::from_slice(&stored.body).expect("a letter is JSON");
-                let queue = letter["queue"].as_str().expect("text").to_owned();
-                (format!("{queue} {}", letter["eventId"].as_str().expect("text")), letter["reason"].to_string())
-            })
-            .collect();
+        let commands = archive
+            .iter()
+            .filter(|stored| stored.subject.contains(".IncidentRated."))
+            .count() as u64;
+        assert_eq!(
+            commands, self.commands,
+            "every accepted command has its event once"
+        );
+        let letters: HashMap<String, String> =
+            done(self.bus.read(DLQ, "dlq.>", 1, usize::MAX, false))
+                .expect("read")
+                .into_iter()
+                .map(|stored| {
+                    let letter: Value =
+                        serde_json::from_slice(&stored.body).expect("a letter is JSON");
+                    let queue = letter["queue"].as_str().expect("text").to_owned();
+                    (
+                        format!("{queue} {}", letter["eventId"].as_str().expect("text")),
+                        letter["reason"].to_string(),
+                    )
+                })
+                .collect();
         let routes = Routes::shipped();
         for process in &self.processes[1..] {
             let queue = process.name.queue().expect("has one");
@@ -446,21 +554,38 @@ impl World {
             assert_eq!(engine.store().waiting_count().expect("counted"), 0);
             let mut handled = 0;
             for stored in &archive {
-                let event = decode(&stored.subject, Some("application/json"), &stored.body).expect("valid");
-                if routes.decide(queue, event.source, &event.detail_type).is_none() {
+                let event =
+                    decode(&stored.subject, Some("application/json"), &stored.body).expect("valid");
+                if routes
+                    .decide(queue, event.source, &event.detail_type)
+                    .is_none()
+                {
                     continue;
                 }
                 let outcome = engine.store().inbox_outcome(event.id).expect("read");
                 let letter = letters.contains_key(&format!("{queue} {}", event.id));
                 match outcome {
                     Some(Outcome::Done) => handled += 1,
-                    Some(Outcome::Dead) => assert!(letter, "{queue}: {} is dead without a letter", event.id),
+                    Some(Outcome::Dead) => {
+                        assert!(letter, "{queue}: {} is dead without a letter", event.id)
+                    }
                     other => panic!("{queue}: seq {} ended as {other:?}", stored.seq),
                 }
-                let doomed = matches!(fate(event.id), Fate::AlwaysFails | Fate::Panics | Fate::Conflict);
+                let doomed = matches!(
+                    fate(event.id),
+                    Fate::AlwaysFails | Fate::Panics | Fate::Conflict
+                );
                 // Dying processes may make a suspect of a sound event, but never let a doomed one through.
-                assert!(!(doomed && outcome == Some(Outcome::Done)), "{queue}: {} can't be done", event.id);
-                assert!(doomed == (outcome == Some(Outcome::Dead)) || letter, "{queue}: {} {outcome:?}", event.id);
+                assert!(
+                    !(doomed && outcome == Some(Outcome::Done)),
+                    "{queue}: {} can't be done",
+                    event.id
+                );
+                assert!(
+                    doomed == (outcome == Some(Outcome::Dead)) || letter,
+                    "{queue}: {} {outcome:?}",
+                    event.id
+                );
             }
             self.check_effects(process, handled);
         }
@@ -469,14 +594,20 @@ impl World {
     /// Once in effect, and in order per entity among those that were not set aside.
     fn check_effects(&self, process: &Process, handled: usize) {
         let connection = rusqlite::Connection::open(&process.path).expect("opens");
-        let mut statement =
-            connection.prepare("SELECT entity, sequence, event_id FROM effect_of ORDER BY at").expect("prepared");
+        let mut statement = connection
+            .prepare("SELECT entity, sequence, event_id FROM effect_of ORDER BY at")
+            .expect("prepared");
         let rows: Vec<(String, i64, String)> = statement
             .query_map((), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .expect("queried")
             .collect::<Result<_, _>>()
             .expect("read");
-        assert_eq!(rows.len(), handled, "{}: one effect per handled event", process.name);
+        assert_eq!(
+            rows.len(),
+            handled,
+            "{}: one effect per handled event",
+            process.name
+        );
         let mut last: HashMap<&str, i64> = HashMap::new();
         for (entity, sequence, event_id) in &rows {
             // An event that waits for a predecessor lets its key go on without it.
@@ -484,7 +615,11 @@ impl World {
                 continue;
             }
             let before = last.insert(entity, *sequence).unwrap_or(0);
-            assert!(before < *sequence, "{}: {entity} handled {sequence} after {before}", process.name);
+            assert!(
+                before < *sequence,
+                "{}: {entity} handled {sequence} after {before}",
+                process.name
+            );
         }
     }
 }
@@ -504,11 +639,17 @@ fn promises_hold_under_crash_duplicate_reorder_and_delay() {
     // The panics are part of the plan; their messages would bury the seed that matters.
     let default_hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        if !info.payload_as_str().is_some_and(|text| text == "a defect of the handler") {
+        if !info
+            .payload_as_str()
+            .is_some_and(|text| text == "a defect of the handler")
+        {
             default_hook(info);
         }
     }));
-    if let Some(seed) = std::env::var("ROADCALL_SIM_SEED").ok().and_then(|seed| seed.parse().ok()) {
+    if let Some(seed) = std::env::var("ROADCALL_SIM_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+    {
         run(seed);
         return;
     }
@@ -524,6 +665,8 @@ fn promises_hold_under_crash_duplicate_reorder_and_delay() {
         })
         .collect();
     for thread in threads {
-        thread.join().expect("a seed failed; its number stands above");
+        thread
+            .join()
+            .expect("a seed failed; its number stands above");
     }
 }

@@ -322,7 +322,11 @@ impl Engine {
             reason,
             first_seen_at: Ts::from_ms(row.first_seen_at_ms).to_string(),
             dead_at: now.to_string(),
-            sequence_reused: self.store.another_died_at(row.stream_id, row.stream_seq, row.event_id)?,
+            sequence_reused: self.store.another_died_at(
+                row.stream_id,
+                row.stream_seq,
+                row.event_id,
+            )?,
         });
         let body = serde_json::to_vec(&letter)
             .map_err(|error| defect(&self.store, "writing a letter", error.to_string()))?;

@@ -1,0 +1,480 @@
+//! The bus on a real nats-server, through `async_nats`.
+//!
+//! [`JetStream`] is a connection that never gives up reconnecting; [`publish`] sends, [`pull`] keeps one standing pull per
+//! queue, [`service`] answers and sends commands. Requests of the JetStream API are made by hand in JSON, so that what we
+//! rely on (identities, sequences, error codes) is what the server said.
+
+mod publish;
+mod pull;
+pub mod service;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, HeaderMap};
+use bytes::Bytes;
+use chrono::DateTime;
+use futures::StreamExt;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use super::{
+    AckToken, Bus, DLQ, Delivery, EVENTS, Error, Headers, Outgoing, Published, QueueState, Stored,
+    StreamId, StreamState,
+};
+
+/// Oldest nats-server that one site runs on (DESIGN 9).
+pub const SERVER_FLOOR: (u32, u32, u32) = (2, 10, 25);
+/// JetStream API level from which CONSUMER.RESET exists (BROKER 5).
+const LEVEL_RESET: u64 = 4;
+/// JetStream API level from which atomic batches exist.
+const LEVEL_ATOMIC: u64 = 2;
+
+/// Where and how to connect.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `nats://host:port`, with user and password in it where needed.
+    pub url: String,
+    /// Credentials file.
+    pub credentials: Option<PathBuf>,
+    /// Shown by the server's monitoring.
+    pub name: String,
+    /// For the first connection.
+    pub connect_timeout: Duration,
+    /// For each request to the server.
+    pub request_timeout: Duration,
+}
+
+/// A connection to a site's broker. Clones share it.
+#[derive(Debug, Clone)]
+pub struct JetStream {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    client: Client,
+    epoch: Arc<AtomicU64>,
+    request_timeout: Duration,
+    pulls: Mutex<HashMap<String, Arc<Mutex<Option<pull::Pull>>>>>,
+    /// API level and whether `EVENTS` takes atomic batches, with the epoch they were read in.
+    features: Mutex<Option<(u64, Features)>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Features {
+    api_level: u64,
+    atomic: bool,
+}
+
+impl JetStream {
+    /// Connects, and refuses a server that is too old or has no JetStream.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when nobody answers, [`Error::Unsuitable`] with the version or the setting that is wrong.
+    pub async fn connect(config: Config) -> Result<Self, Error> {
+        let epoch = Arc::new(AtomicU64::new(0));
+        let connections = Arc::clone(&epoch);
+        let mut options = ConnectOptions::new()
+            .name(&config.name)
+            .connection_timeout(config.connect_timeout)
+            .request_timeout(Some(config.request_timeout))
+            .client_capacity(4096)
+            .subscription_capacity(256 * 1024)
+            .reconnect_delay_callback(reconnect_delay)
+            .event_callback(move |event| {
+                let connections = Arc::clone(&connections);
+                async move {
+                    match event {
+                        async_nats::Event::Connected => {
+                            connections.fetch_add(1, Ordering::SeqCst);
+                            tracing::info!("connected to the broker");
+                        }
+                        async_nats::Event::Disconnected => {
+                            tracing::warn!("disconnected from the broker")
+                        }
+                        other => tracing::warn!(event = %other, "the broker connection reports"),
+                    }
+                }
+            });
+        if let Some(path) = &config.credentials {
+            options = options.credentials_file(path).await.map_err(|error| {
+                Error::Unsuitable(format!(
+                    "the credentials {} can't be read: {error}",
+                    path.display()
+                ))
+            })?;
+        }
+        let client = tokio::time::timeout(config.connect_timeout * 2, options.connect(&config.url))
+            .await
+            .map_err(|_| Error::Unavailable("no connection in time".to_owned()))?
+            .map_err(|error| Error::Unavailable(error.to_string()))?;
+        check_version(&client.server_info().version)?;
+        let inner = Inner {
+            client,
+            epoch,
+            request_timeout: config.request_timeout,
+            pulls: Mutex::default(),
+            features: Mutex::default(),
+        };
+        let bus = Self {
+            inner: Arc::new(inner),
+        };
+        bus.features().await?;
+        Ok(bus)
+    }
+
+    /// Version of the server behind the connection.
+    #[must_use]
+    pub fn server_version(&self) -> String {
+        self.inner.client.server_info().version
+    }
+
+    /// Sends what is buffered and closes the connection.
+    pub async fn close(&self) {
+        // Closing is best effort: what matters is in stores and streams by now.
+        let _ = self.inner.client.drain().await;
+    }
+
+    /// One request of the JetStream API: `subject` without `$JS.API.`.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for a stream or consumer that is not there, [`Error::Refused`] with the server's code.
+    pub async fn api(&self, subject: &str, request: &Value) -> Result<Value, Error> {
+        let payload = if request.is_null() {
+            Bytes::new()
+        } else {
+            Bytes::from(request.to_string())
+        };
+        let reply = self
+            .inner
+            .client
+            .request(format!("$JS.API.{subject}"), payload)
+            .await
+            .map_err(|error| match error.kind() {
+                async_nats::RequestErrorKind::NoResponders => {
+                    Error::Unsuitable("the broker has no JetStream for this account; enable it in the server's config".to_owned())
+                }
+                _ => Error::Unavailable(error.to_string()),
+            })?;
+        let reply: Value = serde_json::from_slice(&reply.payload).map_err(|error| {
+            Error::Unavailable(format!("the answer to {subject} is not JSON: {error}"))
+        })?;
+        match reply.get("error") {
+            Some(error) => Err(refusal(subject, error)),
+            None => Ok(reply),
+        }
+    }
+
+    async fn features(&self) -> Result<Features, Error> {
+        let epoch = self.connection_epoch();
+        let mut kept = self.inner.features.lock().await;
+        if let Some((of_epoch, features)) = *kept
+            && of_epoch == epoch
+        {
+            return Ok(features);
+        }
+        let info = self.api("INFO", &Value::Null).await?;
+        let api_level = info["api"]["level"].as_u64().unwrap_or(0);
+        let atomic = match self
+            .api(&format!("STREAM.INFO.{EVENTS}"), &Value::Null)
+            .await
+        {
+            Ok(info) => api_level >= LEVEL_ATOMIC && info["config"]["allow_atomic"] == true,
+            // Before `topology apply` there is no stream to ask; not remembered, so that it is asked again.
+            Err(Error::Missing(_)) => {
+                return Ok(Features {
+                    api_level,
+                    atomic: false,
+                });
+            }
+            Err(error) => return Err(error),
+        };
+        let features = Features { api_level, atomic };
+        *kept = Some((epoch, features));
+        Ok(features)
+    }
+
+    async fn consumer_info(&self, queue: &str) -> Result<Value, Error> {
+        self.api(&format!("CONSUMER.INFO.{EVENTS}.{queue}"), &Value::Null)
+            .await
+    }
+
+    /// Makes `queue` start over at stream sequence `seq`: what is in hand is forgotten.
+    ///
+    /// # Errors
+    /// The server's refusal.
+    pub async fn reset_to(&self, queue: &str, seq: u64) -> Result<(), Error> {
+        if self.features().await?.api_level >= LEVEL_RESET {
+            self.api(
+                &format!("CONSUMER.RESET.{EVENTS}.{queue}"),
+                &json!({ "seq": seq }),
+            )
+            .await?;
+            return Ok(());
+        }
+        let info = self.consumer_info(queue).await?;
+        let mut config = info["config"].clone();
+        config["deliver_policy"] = json!("by_start_sequence");
+        config["opt_start_seq"] = json!(seq.max(1));
+        self.api(&format!("CONSUMER.DELETE.{EVENTS}.{queue}"), &Value::Null)
+            .await?;
+        let request = json!({ "stream_name": EVENTS, "config": config, "action": "create" });
+        self.api(&format!("CONSUMER.CREATE.{EVENTS}.{queue}"), &request)
+            .await?;
+        Ok(())
+    }
+}
+
+fn refusal(subject: &str, error: &Value) -> Error {
+    let code = error["err_code"].as_u64().unwrap_or(0);
+    let message = error["description"]
+        .as_str()
+        .unwrap_or("no reason given")
+        .to_owned();
+    match code {
+        10059 | 10014 => Error::Missing(subject.split('.').skip(2).collect::<Vec<_>>().join(" ")),
+        10039 => Error::Unsuitable(
+            "the broker has no JetStream for this account; enable it in the server's config"
+                .to_owned(),
+        ),
+        _ => Error::Refused { code, message },
+    }
+}
+
+fn check_version(version: &str) -> Result<(), Error> {
+    let mut numbers = version
+        .split(['.', '-'])
+        .map(|part| part.parse::<u32>().unwrap_or(0));
+    let found = (
+        numbers.next().unwrap_or(0),
+        numbers.next().unwrap_or(0),
+        numbers.next().unwrap_or(0),
+    );
+    if found >= SERVER_FLOOR {
+        return Ok(());
+    }
+    let (major, minor, patch) = SERVER_FLOOR;
+    Err(Error::Unsuitable(format!(
+        "nats-server {version} is too old, {major}.{minor}.{patch} or newer is needed"
+    )))
+}
+
+/// Quick at first, then every two seconds, spread so that a depot's roles do not knock all at once.
+fn reconnect_delay(attempts: usize) -> Duration {
+    let base_ms = (50_u64 << attempts.min(6)).min(2_000);
+    let spread = uuid::Uuid::new_v4().as_bytes()[0];
+    Duration::from_millis(base_ms * 3 / 4 + base_ms * u64::from(spread) / 512)
+}
+
+fn created_ns(info: &Value) -> Result<i64, Error> {
+    info["created"]
+        .as_str()
+        .and_then(|text| DateTime::parse_from_rfc3339(text).ok())
+        .and_then(|time| time.timestamp_nanos_opt())
+        .ok_or_else(|| {
+            Error::Unavailable("the server did not say when the stream was created".to_owned())
+        })
+}
+
+fn from_header_map(map: Option<&HeaderMap>) -> Headers {
+    let mut headers = Headers::default();
+    for (name, values) in map.into_iter().flat_map(HeaderMap::iter) {
+        for value in values {
+            headers.push(name.to_string(), value.as_str());
+        }
+    }
+    headers
+}
+
+fn queue_state(info: &Value) -> QueueState {
+    let number = |value: &Value| value.as_u64().unwrap_or(0);
+    QueueState {
+        delivered_seq: number(&info["delivered"]["stream_seq"]),
+        ack_floor_seq: number(&info["ack_floor"]["stream_seq"]),
+        ack_pending: number(&info["num_ack_pending"]),
+        pending: number(&info["num_pending"]),
+    }
+}
+
+impl Bus for JetStream {
+    async fn publish(&self, messages: Vec<Outgoing>) -> Published {
+        self.publish_all(messages).await
+    }
+
+    async fn fetch(&self, queue: &str, max: usize, wait: Duration) -> Result<Vec<Delivery>, Error> {
+        self.fetch_from(queue, max, wait).await
+    }
+
+    async fn ack(&self, tokens: Vec<AckToken>) -> Result<(), Error> {
+        for token in tokens {
+            self.inner
+                .client
+                .publish(token.0, Bytes::from_static(b"+ACK"))
+                .await
+                .map_err(|error| Error::Unavailable(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    async fn reset(&self, queue: &str) -> Result<QueueState, Error> {
+        // Dropping the standing pull first: what it holds is handed out anew.
+        self.inner.pulls.lock().await.remove(queue);
+        let before = queue_state(&self.consumer_info(queue).await?);
+        let stream = self.stream(EVENTS).await?;
+        if before.delivered_seq > stream.last_seq {
+            // The stream was rolled back behind the consumer: sequences are given out again, and what comes under them
+            // is new. The inbox drops what is not.
+            tracing::warn!(
+                queue,
+                delivered_seq = before.delivered_seq,
+                last_seq = stream.last_seq,
+                "the archive was rolled back, the queue starts over"
+            );
+            self.reset_to(queue, stream.first_seq.max(1)).await?;
+        } else if self.features().await?.api_level >= LEVEL_RESET {
+            self.api(&format!("CONSUMER.RESET.{EVENTS}.{queue}"), &Value::Null)
+                .await?;
+        } else {
+            self.reset_to(queue, before.ack_floor_seq + 1).await?;
+        }
+        Ok(before)
+    }
+
+    async fn queue(&self, queue: &str) -> Result<QueueState, Error> {
+        Ok(queue_state(&self.consumer_info(queue).await?))
+    }
+
+    async fn stream(&self, stream: &str) -> Result<StreamState, Error> {
+        let info = self
+            .api(&format!("STREAM.INFO.{stream}"), &Value::Null)
+            .await?;
+        let state = &info["state"];
+        let number = |name: &str| state[name].as_u64().unwrap_or(0);
+        Ok(StreamState {
+            identity: StreamId(created_ns(&info)?),
+            server_id: self.inner.client.server_info().server_id,
+            first_seq: number("first_seq"),
+            last_seq: number("last_seq"),
+            messages: number("messages"),
+            bytes: number("bytes"),
+        })
+    }
+
+    async fn read(
+        &self,
+        stream: &str,
+        subject_filter: &str,
+        from_seq: u64,
+        max: usize,
+        headers_only: bool,
+    ) -> Result<Vec<Stored>, Error> {
+        let inbox = self.inner.client.new_inbox();
+        let unavailable = |error: String| Error::Unavailable(error);
+        let mut replies = self
+            .inner
+            .client
+            .subscribe(inbox.clone())
+            .await
+            .map_err(|error| unavailable(error.to_string()))?;
+        let request = json!({ "seq": from_seq.max(1), "next_by_subj": subject_filter, "batch": max.clamp(1, 1000) });
+        self.inner
+            .client
+            .publish_with_reply(
+                format!("$JS.API.DIRECT.GET.{stream}"),
+                inbox,
+                Bytes::from(request.to_string()),
+            )
+            .await
+            .map_err(|error| unavailable(error.to_string()))?;
+        let mut found = Vec::new();
+        loop {
+            let reply = tokio::time::timeout(self.inner.request_timeout, replies.next())
+                .await
+                .map_err(|_| unavailable(format!("no answer while reading {stream}")))?
+                .ok_or_else(|| unavailable("the connection closed".to_owned()))?;
+            match reply.status.map(|status| status.as_u16()) {
+                Some(204 | 404) => return Ok(found),
+                Some(503) => return Err(Error::Missing(format!("stream {stream}"))),
+                Some(408) | Some(500..) => {
+                    return Err(unavailable(format!("reading {stream} failed")));
+                }
+                _ => {}
+            }
+            found.push(stored(&reply, headers_only)?);
+        }
+    }
+
+    fn connection_epoch(&self) -> u64 {
+        self.inner.epoch.load(Ordering::SeqCst)
+    }
+}
+
+/// A message of a direct get: where it is stands in headers that the server adds.
+fn stored(reply: &async_nats::Message, headers_only: bool) -> Result<Stored, Error> {
+    let headers = from_header_map(reply.headers.as_ref());
+    let lacking =
+        || Error::Unavailable("a direct get came without subject, sequence or time".to_owned());
+    let seq = headers
+        .get("Nats-Sequence")
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(lacking)?;
+    let subject = headers.get("Nats-Subject").ok_or_else(lacking)?.to_owned();
+    let time = headers
+        .get("Nats-Time-Stamp")
+        .and_then(|text| DateTime::parse_from_rfc3339(text).ok());
+    let added = [
+        "Nats-Sequence",
+        "Nats-Subject",
+        "Nats-Time-Stamp",
+        "Nats-Stream",
+        "Nats-Num-Pending",
+        "Nats-Last-Sequence",
+    ];
+    Ok(Stored {
+        seq,
+        subject,
+        headers: Headers(
+            headers
+                .0
+                .into_iter()
+                .filter(|(name, _)| !added.contains(&name.as_str()))
+                .collect(),
+        ),
+        body: if headers_only {
+            Bytes::new()
+        } else {
+            reply.payload.clone()
+        },
+        received_at_ms: time.ok_or_else(lacking)?.timestamp_millis(),
+    })
+}
+
+/// The stream that a subject belongs to.
+fn stream_of(subject: &str) -> &'static str {
+    if subject.starts_with("dlq.") {
+        DLQ
+    } else {
+        EVENTS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_below_the_floor_are_refused_by_version() {
+        assert!(check_version("2.10.25").is_ok());
+        assert!(check_version("2.15.1").is_ok());
+        assert!(check_version("2.15.0-dev").is_ok());
+        let error = check_version("2.9.16").expect_err("too old").to_string();
+        assert_eq!(
+            error,
+            "nats-server 2.9.16 is too old, 2.10.25 or newer is needed"
+        );
+    }
+}

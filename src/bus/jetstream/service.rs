@@ -1,0 +1,187 @@
+//! Commands over request/reply, as a NATS service (ADR-32): discoverable, spread over a queue group, with errors in the
+//! headers that such services use.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::service::ServiceExt;
+use bytes::Bytes;
+use futures::StreamExt;
+use tokio::sync::mpsc;
+
+use super::{JetStream, from_header_map};
+use crate::bus::{Error, Headers};
+
+/// Requests that wait for the role at the most; more are slowed down at the socket.
+const WAITING_MAX: usize = 1024;
+
+/// The subject of a command (DESIGN 10).
+#[must_use]
+pub fn command_subject(site: &str, command: &str) -> String {
+    format!("svc.roadcall.{site}.{command}")
+}
+
+/// A command on its way in.
+#[derive(Debug)]
+pub struct Request {
+    /// `incident.create`.
+    pub command: String,
+    /// As they came.
+    pub headers: Headers,
+    /// The JSON body.
+    pub body: Bytes,
+    reply: Option<async_nats::Subject>,
+    client: async_nats::Client,
+}
+
+impl Request {
+    /// Sends the result.
+    pub async fn respond(&self, body: Vec<u8>) {
+        self.send(HeaderMap::new(), body).await;
+    }
+
+    /// Sends an error: `code` as an HTTP status, `text` in one line, and the body for those who read it.
+    pub async fn respond_error(&self, code: u16, text: &str, body: Vec<u8>) {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Service-Error-Code", code.to_string());
+        headers.insert("Nats-Service-Error", text.replace(['\r', '\n'], " "));
+        self.send(headers, body).await;
+    }
+
+    async fn send(&self, headers: HeaderMap, body: Vec<u8>) {
+        let Some(reply) = self.reply.clone() else {
+            return;
+        };
+        // A caller who is gone asks again under the same clientRequestId.
+        if let Err(error) = self
+            .client
+            .publish_with_headers(reply, headers, body.into())
+            .await
+        {
+            tracing::warn!(command = self.command, %error, "a reply could not be sent");
+        }
+    }
+}
+
+/// A running service; dropping it stops it.
+#[derive(Debug)]
+pub struct Service {
+    /// The requests, in order of arrival per command.
+    pub requests: mpsc::Receiver<Request>,
+    _service: async_nats::service::Service,
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The JSON body.
+    pub body: Bytes,
+    /// `Nats-Service-Error-Code`, for a refusal.
+    pub error_code: Option<u16>,
+}
+
+/// Why there is no reply.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// Nobody serves this command at this site.
+    #[error("nobody answers {0}; is the role running?")]
+    NoResponder(String),
+    /// The outcome is unknown: ask again with the same clientRequestId.
+    #[error("no answer to {0} in time; it may have been carried out")]
+    Timeout(String),
+    /// The connection failed.
+    #[error("the broker did not take the request: {0}")]
+    Broker(String),
+}
+
+impl JetStream {
+    /// Serves `commands` (`entity.verb`) of `site` as service `name`.
+    ///
+    /// # Errors
+    /// The service could not be announced.
+    pub async fn serve(
+        &self,
+        site: &str,
+        name: &str,
+        version: &str,
+        commands: &[&str],
+    ) -> Result<Service, Error> {
+        let fail = |error: async_nats::Error| Error::Unavailable(error.to_string());
+        let client = self.inner.client.clone();
+        let service = client
+            .service_builder()
+            .start(name, version)
+            .await
+            .map_err(fail)?;
+        let (sender, requests) = mpsc::channel(WAITING_MAX);
+        for command in commands {
+            let endpoint = service.endpoint_builder().name(command.replace('.', "-"));
+            let mut endpoint = endpoint
+                .add(command_subject(site, command))
+                .await
+                .map_err(fail)?;
+            let (sender, client, command) = (sender.clone(), client.clone(), (*command).to_owned());
+            tokio::spawn(async move {
+                while let Some(request) = endpoint.next().await {
+                    let request = Request {
+                        command: command.clone(),
+                        headers: from_header_map(request.message.headers.as_ref()),
+                        body: request.message.payload,
+                        reply: request.message.reply,
+                        client: client.clone(),
+                    };
+                    if sender.send(request).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        Ok(Service {
+            requests,
+            _service: service,
+        })
+    }
+
+    /// Sends a command and waits for its reply.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn call(
+        &self,
+        site: &str,
+        command: &str,
+        headers: &Headers,
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<Reply, CallError> {
+        let mut map = HeaderMap::new();
+        for (name, value) in &headers.0 {
+            map.append(name.as_str(), value.as_str());
+        }
+        let request = async_nats::Request::new()
+            .headers(map)
+            .payload(body.into())
+            .timeout(Some(timeout));
+        let reply = self
+            .inner
+            .client
+            .send_request(command_subject(site, command), request)
+            .await;
+        let reply = reply.map_err(|error| match error.kind() {
+            async_nats::RequestErrorKind::NoResponders => {
+                CallError::NoResponder(command.to_owned())
+            }
+            async_nats::RequestErrorKind::TimedOut => CallError::Timeout(command.to_owned()),
+            _ => CallError::Broker(error.to_string()),
+        })?;
+        let error_code = reply
+            .headers
+            .as_ref()
+            .and_then(|headers| headers.get("Nats-Service-Error-Code"))
+            .and_then(|code| code.as_str().parse().ok());
+        Ok(Reply {
+            body: reply.payload,
+            error_code,
+        })
+    }
+}

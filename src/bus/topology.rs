@@ -1,0 +1,350 @@
+//! Streams and consumers of a site: what they should be, what they are, and the difference (DESIGN 6).
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::jetstream::JetStream;
+use super::{ADVISORIES, DEDUP_WINDOW, DLQ, EVENTS, Error};
+
+/// What a site should have.
+#[derive(Debug, Clone)]
+pub struct Desired {
+    /// The site.
+    pub site: String,
+    /// How long the archive keeps events.
+    pub archive_max_age: Duration,
+    /// How large the archive may grow, bytes; `None` leaves it to the server's limit.
+    pub archive_max_bytes: Option<u64>,
+    /// How long letters and advisories are kept.
+    pub letter_max_age: Duration,
+    /// Copies of each stream: 1, or 3 on a clustered hub.
+    pub replicas: u32,
+    /// The queues of the site's roles.
+    pub queues: Vec<QueueSpec>,
+}
+
+/// A queue: a durable pull consumer on `EVENTS`.
+#[derive(Debug, Clone)]
+pub struct QueueSpec {
+    /// Its name.
+    pub name: String,
+    /// Subject filters from the rules; none overlaps another.
+    pub filters: Vec<String>,
+    /// When the server gives a delivery to somebody else.
+    pub ack_wait: Duration,
+    /// Deliveries at the most.
+    pub max_deliver: u32,
+    /// Deliveries in hand at the most.
+    pub max_ack_pending: u64,
+}
+
+/// How a difference can be mended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Nothing can be lost.
+    Safe,
+    /// A queue's filters grow: what it was never offered is not offered by itself.
+    Backfill,
+    /// Only by deleting and making anew.
+    Recreate,
+    /// Not at all.
+    Refuse,
+}
+
+/// One difference.
+#[derive(Debug, Clone, Serialize)]
+pub struct Change {
+    /// The stream or consumer.
+    pub object: String,
+    /// `stream`, `consumer` or `bucket`.
+    pub kind: &'static str,
+    /// How it can be mended.
+    pub change: Class,
+    /// What differs, in words.
+    pub detail: String,
+    #[serde(skip)]
+    action: Action,
+}
+
+#[derive(Debug, Clone)]
+struct Action {
+    subject: String,
+    request: Value,
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Desired {
+    fn streams(&self) -> Vec<(&'static str, &'static str, Value)> {
+        let week2 = nanos(self.letter_max_age);
+        let base = |name: &str, subjects: Value, max_age: u64| {
+            json!({
+                "name": name, "subjects": subjects, "storage": "file", "retention": "limits", "max_age": max_age,
+                "num_replicas": self.replicas, "duplicate_window": nanos(DEDUP_WINDOW), "allow_direct": true,
+            })
+        };
+        let mut events = base(
+            EVENTS,
+            json!([format!("roadcall.{}.>", self.site)]),
+            nanos(self.archive_max_age),
+        );
+        merge(
+            &mut events,
+            &json!({
+                "discard": "new", "deny_delete": true, "deny_purge": true, "allow_atomic": true, "compression": "s2",
+                "max_bytes": self.archive_max_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+            }),
+        );
+        let advisory = |kind: &str| format!("$JS.EVENT.ADVISORY.CONSUMER.{kind}.{EVENTS}.>");
+        let advisories = base(
+            ADVISORIES,
+            json!([advisory("MAX_DELIVERIES"), advisory("MSG_TERMINATED")]),
+            week2,
+        );
+        let mut letters = base(DLQ, json!(["dlq.>"]), week2);
+        merge(&mut letters, &json!({ "max_msgs_per_subject": 1 }));
+        let bucket = |name: &str| {
+            let mut bucket = base(&format!("KV_{name}"), json!([format!("$KV.{name}.>")]), 0);
+            merge(
+                &mut bucket,
+                &json!({
+                    "max_msgs_per_subject": 10, "discard": "new", "allow_rollup_hdrs": true, "deny_delete": true,
+                }),
+            );
+            bucket
+        };
+        vec![
+            (EVENTS, "stream", events),
+            (ADVISORIES, "stream", advisories),
+            (DLQ, "stream", letters),
+            ("KV_REPLAYS", "bucket", bucket("REPLAYS")),
+            ("KV_TOPOLOGY", "bucket", bucket("TOPOLOGY")),
+        ]
+    }
+
+    fn consumers(&self) -> Vec<(String, &'static str, Value)> {
+        let queues = self.queues.iter().map(|queue| {
+            let config = json!({
+                "durable_name": queue.name, "name": queue.name, "deliver_policy": "all", "ack_policy": "explicit",
+                "ack_wait": nanos(queue.ack_wait), "max_deliver": queue.max_deliver, "replay_policy": "instant",
+                "max_ack_pending": queue.max_ack_pending, "filter_subjects": queue.filters,
+            });
+            (queue.name.clone(), EVENTS, config)
+        });
+        let advisories = json!({
+            "durable_name": "audit-advisories", "name": "audit-advisories", "deliver_policy": "all",
+            "ack_policy": "explicit", "ack_wait": nanos(Duration::from_secs(30)), "max_deliver": -1,
+            "replay_policy": "instant", "max_ack_pending": 1000,
+        });
+        queues
+            .chain([("audit-advisories".to_owned(), ADVISORIES, advisories)])
+            .collect()
+    }
+}
+
+fn merge(target: &mut Value, more: &Value) {
+    if let (Some(target), Some(more)) = (target.as_object_mut(), more.as_object()) {
+        target.extend(more.iter().map(|(key, value)| (key.clone(), value.clone())));
+    }
+}
+
+/// Compares what should be with what is. Objects that nobody asked for are left alone.
+///
+/// # Errors
+/// The broker can't be asked.
+pub async fn plan(bus: &JetStream, desired: &Desired) -> Result<Vec<Change>, Error> {
+    let mut changes = Vec::new();
+    for (name, kind, wanted) in desired.streams() {
+        let change = match bus.api(&format!("STREAM.INFO.{name}"), &Value::Null).await {
+            Err(Error::Missing(_)) => {
+                Some(missing(name, kind, format!("STREAM.CREATE.{name}"), wanted))
+            }
+            Err(error) => return Err(error),
+            Ok(info) => stream_change(name, kind, &wanted, &info["config"]),
+        };
+        changes.extend(change);
+    }
+    for (name, stream, wanted) in desired.consumers() {
+        let change = match bus
+            .api(&format!("CONSUMER.INFO.{stream}.{name}"), &Value::Null)
+            .await
+        {
+            Err(Error::Missing(_)) => {
+                let request =
+                    json!({ "stream_name": stream, "config": wanted, "action": "create" });
+                Some(missing(
+                    &name,
+                    "consumer",
+                    format!("CONSUMER.CREATE.{stream}.{name}"),
+                    request,
+                ))
+            }
+            Err(error) => return Err(error),
+            Ok(info) => consumer_change(&name, stream, &wanted, &info["config"]),
+        };
+        changes.extend(change);
+    }
+    Ok(changes)
+}
+
+fn missing(object: &str, kind: &'static str, subject: String, request: Value) -> Change {
+    Change {
+        object: object.to_owned(),
+        kind,
+        change: Class::Safe,
+        detail: "is missing and will be made".to_owned(),
+        action: Action { subject, request },
+    }
+}
+
+/// Names what differs, `name: is -> should be`.
+fn differences(wanted: &Value, found: &Value) -> Vec<String> {
+    let zero = |value: &Value| {
+        value.is_null() || *value == json!(0) || *value == json!(false) || *value == json!("")
+    };
+    wanted
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(name, value)| {
+            let found = &found[name.as_str()];
+            found != *value && !(zero(found) && (zero(value) || **value == json!(-1)))
+        })
+        .map(|(name, value)| format!("{name}: {} -> {value}", found[name.as_str()]))
+        .collect()
+}
+
+fn stream_change(
+    name: &'static str,
+    kind: &'static str,
+    wanted: &Value,
+    found: &Value,
+) -> Option<Change> {
+    let differ = differences(wanted, found);
+    if differ.is_empty() {
+        return None;
+    }
+    let one_way = |field: &str| wanted[field] != true && found[field] == true;
+    let (change, why) = if one_way("deny_delete") || one_way("deny_purge") {
+        (
+            Class::Refuse,
+            "; a denied delete or purge can't be allowed again",
+        )
+    } else if wanted["storage"] != found["storage"] || wanted["retention"] != found["retention"] {
+        (
+            Class::Recreate,
+            "; storage and retention are fixed when a stream is made",
+        )
+    } else {
+        (Class::Safe, "")
+    };
+    // What we do not know of keeps its value: an update with a partial config resets the rest.
+    let mut full = found.clone();
+    merge(&mut full, wanted);
+    Some(Change {
+        object: name.to_owned(),
+        kind,
+        change,
+        detail: format!("{}{why}", differ.join(", ")),
+        action: Action {
+            subject: format!("STREAM.UPDATE.{name}"),
+            request: full,
+        },
+    })
+}
+
+fn consumer_change(name: &str, stream: &str, wanted: &Value, found: &Value) -> Option<Change> {
+    let mut found = found.clone();
+    // A single filter is stored in a field of its own.
+    if let Some(single) = found["filter_subject"]
+        .as_str()
+        .filter(|filter| !filter.is_empty())
+    {
+        found["filter_subjects"] = json!([single]);
+    }
+    // A queue that was reset on an old server starts at its own floor; that is no drift.
+    let mut wanted = wanted.clone();
+    wanted["deliver_policy"] = found["deliver_policy"].clone();
+    let differ = differences(&wanted, &found);
+    if differ.is_empty() {
+        return None;
+    }
+    let covered = |filter: &Value| {
+        let filter = filter.as_str().unwrap_or_default();
+        let old = found["filter_subjects"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str);
+        old.into_iter()
+            .any(|old| crate::bus::topology::covers(old, filter))
+    };
+    let widened = wanted["filter_subjects"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .any(|filter| !covered(filter));
+    let (change, why) = if wanted["ack_policy"] != found["ack_policy"] {
+        (
+            Class::Recreate,
+            "; the ack policy is fixed when a consumer is made",
+        )
+    } else if widened {
+        (
+            Class::Backfill,
+            "; events from before the change that only the new filters match are not offered by themselves",
+        )
+    } else {
+        (Class::Safe, "")
+    };
+    let mut full = found.clone();
+    merge(&mut full, &wanted);
+    if let Some(full) = full.as_object_mut() {
+        full.remove("filter_subject");
+    }
+    let request = json!({ "stream_name": stream, "config": full, "action": "update" });
+    Some(Change {
+        object: name.to_owned(),
+        kind: "consumer",
+        change,
+        detail: format!("{}{why}", differ.join(", ")),
+        action: Action {
+            subject: format!("CONSUMER.CREATE.{stream}.{name}"),
+            request,
+        },
+    })
+}
+
+/// Whether filter `wide` lets everything through that `narrow` does.
+fn covers(wide: &str, narrow: &str) -> bool {
+    let (mut wide, mut narrow) = (wide.split('.'), narrow.split('.'));
+    loop {
+        match (wide.next(), narrow.next()) {
+            (Some(">"), Some(_)) | (None, None) => return true,
+            (Some("*"), Some(token)) if token != ">" => {}
+            (Some(wide), Some(narrow)) if wide == narrow => {}
+            _ => return false,
+        }
+    }
+}
+
+/// Carries a change out.
+///
+/// # Errors
+/// The server's refusal; classes recreate and refuse are never carried out.
+pub async fn apply(bus: &JetStream, change: &Change) -> Result<(), Error> {
+    if matches!(change.change, Class::Recreate | Class::Refuse) {
+        return Err(Error::Unsuitable(format!(
+            "{} {}: {}",
+            change.kind, change.object, change.detail
+        )));
+    }
+    bus.api(&change.action.subject, &change.action.request)
+        .await
+        .map(|_| ())
+}

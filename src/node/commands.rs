@@ -1,0 +1,120 @@
+//! Commands on their way from the bus to the writer, and their replies back (DESIGN 10, DOMAIN 1.3).
+
+use serde_json::{Map, Value, json};
+use tokio::sync::{mpsc, oneshot};
+
+use super::clock::Clock;
+use super::writer::{Job, Reply};
+use crate::bus::jetstream::service::{Request, Service};
+use crate::event::Id;
+use crate::role::permission::Caller;
+use crate::role::{Code, Command, Rejection};
+
+/// Header that says who acts.
+pub const ACTOR_HEADER: &str = "Roadcall-Actor";
+
+/// Takes requests from the service to the writer until either end closes.
+pub async fn serve(mut service: Service, jobs: mpsc::Sender<Job>, clock: Clock) {
+    while let Some(request) = service.requests.recv().await {
+        let id = command_id();
+        match command(&request, id) {
+            Err(rejection) => answer(&request, id, Err(rejection), clock).await,
+            Ok(command) => {
+                let (asker, reply) = oneshot::channel();
+                if jobs.send(Job::Ask(Box::new(command), asker)).await.is_err() {
+                    return;
+                }
+                tokio::spawn(async move {
+                    let gone = || {
+                        Err(Rejection::new(
+                            Code::ServiceUnavailable,
+                            "the role is stopping, try again",
+                        ))
+                    };
+                    let reply = reply.await.unwrap_or_else(|_| gone());
+                    answer(&request, id, reply, clock).await;
+                });
+            }
+        }
+    }
+}
+
+/// Makes the id of a command: unique, and growing with time.
+#[must_use]
+pub fn command_id() -> Id {
+    Id::from_uuid(uuid::Uuid::now_v7())
+}
+
+fn command(request: &Request, id: Id) -> Result<Command, Rejection> {
+    let unauthenticated = |message: String| Rejection::new(Code::AuthenticationError, message);
+    let header = request.headers.get(ACTOR_HEADER).ok_or_else(|| {
+        unauthenticated(format!(
+            "the header {ACTOR_HEADER} is missing: it says who acts"
+        ))
+    })?;
+    let caller = Caller::parse(header).map_err(unauthenticated)?;
+    let body: Map<String, Value> = if request.body.is_empty() {
+        Map::new()
+    } else {
+        serde_json::from_slice(&request.body).map_err(|error| {
+            Rejection::new(
+                Code::ValidationError,
+                format!("the body is not a JSON object: {error}"),
+            )
+        })?
+    };
+    let client_request_id = match body.get("clientRequestId") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(text)) if (1..=64).contains(&text.chars().count()) => Some(text.clone()),
+        Some(_) => {
+            return Err(Rejection::field(
+                "clientRequestId",
+                "not a text of 1 to 64 characters",
+            ));
+        }
+    };
+    Ok(Command {
+        id,
+        name: request.command.clone(),
+        caller,
+        body,
+        client_request_id,
+        traceparent: request.headers.get("traceparent").map(str::to_owned),
+    })
+}
+
+async fn answer(request: &Request, id: Id, reply: Reply, clock: Clock) {
+    match reply {
+        Ok(value) => {
+            request
+                .respond(json!({ "ok": value }).to_string().into_bytes())
+                .await
+        }
+        Err(rejection) => {
+            let body = error_body(&rejection, id, clock);
+            let text = format!("{}: {}", rejection.code, rejection.message);
+            request
+                .respond_error(
+                    rejection.code.status(),
+                    &text,
+                    body.to_string().into_bytes(),
+                )
+                .await;
+        }
+    }
+}
+
+/// The form of DOMAIN 1.3.
+fn error_body(rejection: &Rejection, id: Id, clock: Clock) -> Value {
+    let mut error = json!({
+        "code": rejection.code.as_str(), "message": rejection.message,
+        "requestId": id.to_string(), "timestamp": clock.now().to_string(),
+    });
+    if let Some(field) = &rejection.field {
+        error["field"] = field.clone().into();
+    }
+    if let Some(details) = &rejection.details {
+        error["details"] = details.clone();
+    }
+    json!({ "error": error })
+}

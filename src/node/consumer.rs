@@ -1,0 +1,80 @@
+//! The consumer: brings a queue's deliveries to the writer, decoded, and its acks back to the broker.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::engine::{Incoming, Work};
+use super::writer::Job;
+use crate::bus::{AckToken, Bus, EVENTS};
+use crate::role::Mode;
+
+/// How long one fetch waits for a first delivery.
+const FETCH_WAIT: Duration = Duration::from_secs(5);
+
+/// Reads `queue` until told to stop. The channel to the writer is bounded: a slow writer slows the pull down.
+pub async fn consume<B: Bus>(
+    bus: B,
+    queue: &'static str,
+    batch_max: usize,
+    jobs: mpsc::Sender<Job>,
+    stop: CancellationToken,
+) {
+    let mut epoch = bus.connection_epoch();
+    let mut server = bus.stream(EVENTS).await.ok().map(|state| state.server_id);
+    let mut delay = Duration::from_millis(100);
+    loop {
+        let result = tokio::select! {
+            () = stop.cancelled() => return,
+            result = round(&bus, queue, batch_max, &mut epoch, &mut server) => result,
+        };
+        match result {
+            Ok(deliveries) => {
+                delay = Duration::from_millis(100);
+                for delivery in deliveries {
+                    let work = Work::Delivery(Box::new(Incoming::new(delivery, Mode::Live)));
+                    if jobs.send(Job::Do(work)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(queue, %error, "the queue can't be read, trying again");
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(delay) => delay = (delay * 2).min(Duration::from_secs(5)),
+                }
+            }
+        }
+    }
+}
+
+async fn round<B: Bus>(
+    bus: &B,
+    queue: &str,
+    batch_max: usize,
+    epoch: &mut u64,
+    server: &mut Option<String>,
+) -> Result<Vec<crate::bus::Delivery>, crate::bus::Error> {
+    let now = bus.connection_epoch();
+    if now != *epoch {
+        let state = bus.stream(EVENTS).await?;
+        // A new server process forgets nothing, but hands out again only after ack_wait: reset brings it at once.
+        if server.as_deref() != Some(&state.server_id) {
+            bus.reset(queue).await?;
+            *server = Some(state.server_id);
+        }
+        *epoch = now;
+    }
+    bus.fetch(queue, batch_max, FETCH_WAIT).await
+}
+
+/// Sends acks until the channel closes. One that is lost only means a second delivery.
+pub async fn acknowledge<B: Bus>(bus: B, mut acks: mpsc::UnboundedReceiver<Vec<AckToken>>) {
+    while let Some(tokens) = acks.recv().await {
+        if let Err(error) = bus.ack(tokens).await {
+            tracing::warn!(%error, "acks could not be sent, the deliveries will come again");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The writer: one thread per role that owns the engine and turns what arrives into steps (DESIGN 4).
+//!
+//! It runs a small runtime of its own, so that waiting for work, for a timer and for the broker at start are one wait. A
+//! fatal store error ends it; the node then stops the process.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::clock::Clock;
+use super::engine::{Counts, Engine, Incoming, StepOutput, Work};
+use crate::bus::{AckToken, Bus};
+use crate::event::{Id, Ts};
+use crate::role::{Command, Mode, Rejection};
+use crate::store;
+
+/// What a command is answered.
+pub type Reply = Result<Value, Rejection>;
+
+/// Work for the writer, with whom to answer.
+#[derive(Debug)]
+pub enum Job {
+    /// Something for the next step.
+    Do(Work),
+    /// A command whose reply somebody waits for.
+    Ask(Box<Command>, oneshot::Sender<Reply>),
+}
+
+/// What the writer shares with the rest of the node.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// Hint for the relay that the outbox grew.
+    pub outbox: Arc<Notify>,
+    /// Deliveries to acknowledge.
+    pub acks: mpsc::UnboundedSender<Vec<AckToken>>,
+    /// What happened so far.
+    pub counts: Arc<Mutex<Counts>>,
+    /// Ends when the process should stop.
+    pub stop: CancellationToken,
+}
+
+/// A writer before its thread.
+pub struct Writer<B> {
+    /// The engine.
+    pub engine: Engine,
+    /// The broker, asked only while starting.
+    pub bus: B,
+    /// The role's queue, if it reads one.
+    pub queue: Option<&'static str>,
+    /// Inputs in one step at the most.
+    pub batch_max: usize,
+    /// The clock.
+    pub clock: Clock,
+    /// What it shares.
+    pub shared: Shared,
+}
+
+impl<B: Bus> Writer<B> {
+    /// Starts, says `ready`, and works until `jobs` is closed or the store fails for good. An orderly end is noted in
+    /// the store.
+    ///
+    /// # Errors
+    /// A fatal store error: nothing of the last step was committed.
+    pub async fn run(
+        mut self,
+        mut jobs: mpsc::Receiver<Job>,
+        ready: oneshot::Sender<()>,
+    ) -> Result<(), store::Error> {
+        let held = self.recover().await?;
+        let started = self.clock.now();
+        // Nobody to tell is fine: then the node is stopping already.
+        let _ = ready.send(());
+        self.shared.outbox.notify_one();
+        let mut batch: Vec<Job> = held
+            .into_iter()
+            .map(|incoming| Job::Do(Work::Delivery(Box::new(incoming))))
+            .collect();
+        loop {
+            if batch.is_empty() && !self.wait(&mut jobs, &mut batch, started).await? {
+                break;
+            }
+            self.step(std::mem::take(&mut batch)).await?;
+            self.run_suspects(started).await?;
+        }
+        self.engine.stop()
+    }
+
+    /// Waits for work or the next due time. False when there will be no more work.
+    async fn wait(
+        &mut self,
+        jobs: &mut mpsc::Receiver<Job>,
+        batch: &mut Vec<Job>,
+        started: Ts,
+    ) -> Result<bool, store::Error> {
+        let due = [self.engine.next_due()?, self.engine.suspects_due(started)?]
+            .into_iter()
+            .flatten()
+            .min();
+        let Some(due) = due else {
+            return Ok(jobs.recv_many(batch, self.batch_max).await > 0);
+        };
+        let left = self.clock.until(due);
+        match tokio::time::timeout(left, jobs.recv_many(batch, self.batch_max)).await {
+            Ok(received) => Ok(received > 0),
+            Err(_) => Ok(true),
+        }
+    }
+
+    async fn step(&mut self, batch: Vec<Job>) -> Result<(), store::Error> {
+        let mut askers = HashMap::new();
+        let mut work = Vec::with_capacity(batch.len());
+        for job in batch {
+            match job {
+                Job::Do(item) => work.push(item),
+                Job::Ask(command, asker) => {
+                    askers.insert(command.id, asker);
+                    work.push(Work::Command(command));
+                }
+            }
+        }
+        let output = loop {
+            match self.engine.step(self.clock.now(), &work) {
+                Ok(output) => break output,
+                Err(error) if error.fatal() => return Err(error),
+                // Busy: the same work again; nothing was committed, acked or answered.
+                Err(error) => {
+                    tracing::warn!(role = %self.engine.role().name(), %error, "the step failed, it is run again");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        };
+        self.hand_out(output, &mut askers);
+        Ok(())
+    }
+
+    fn hand_out(&self, output: StepOutput, askers: &mut HashMap<Id, oneshot::Sender<Reply>>) {
+        if output.outbox_grew {
+            self.shared.outbox.notify_one();
+        }
+        if !output.acks.is_empty() {
+            // The receiver lives as long as the node; a lost ack only means a second delivery.
+            let _ = self.shared.acks.send(output.acks);
+        }
+        for (id, reply) in output.replies {
+            if let Some(asker) = askers.remove(&id) {
+                // The asker may have given up waiting.
+                let _ = asker.send(reply);
+            }
+        }
+        *self
+            .shared
+            .counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = self.engine.counts();
+    }
+
+    /// What must happen before the first step: see how the last process ended, put what was in hand aside, run it alone.
+    /// Returns deliveries that came along and are new.
+    async fn recover(&mut self) -> Result<Vec<Incoming>, store::Error> {
+        let clean = self.engine.start(self.clock.now())?;
+        let mut held = Vec::new();
+        if let Some(queue) = self.queue {
+            held = self.take_in_hand(queue, clean).await?;
+        }
+        while let Some(output) = self.engine.run_alone(self.clock.now(), false)? {
+            self.hand_out(output, &mut HashMap::new());
+        }
+        Ok(held)
+    }
+
+    async fn take_in_hand(
+        &mut self,
+        queue: &'static str,
+        clean: bool,
+    ) -> Result<Vec<Incoming>, store::Error> {
+        let mut held = Vec::new();
+        let Some(before) = self
+            .until_it_works("resetting the queue", || self.bus.reset(queue))
+            .await
+        else {
+            return Ok(held);
+        };
+        let mut expected = !clean && before.ack_pending > 0;
+        while expected {
+            let wait = Duration::from_secs(2);
+            let fetch = || self.bus.fetch(queue, self.batch_max, wait);
+            let Some(deliveries) = self.until_it_works("taking what was in hand", fetch).await
+            else {
+                break;
+            };
+            expected = deliveries
+                .last()
+                .is_some_and(|delivery| delivery.seq < before.delivered_seq);
+            let (in_hand, new): (Vec<_>, Vec<_>) = deliveries
+                .into_iter()
+                .map(|delivery| Incoming::new(delivery, Mode::Live))
+                .partition(|incoming| incoming.delivery.seq <= before.delivered_seq);
+            held.extend(new);
+            let acks = self.engine.park(self.clock.now(), &in_hand)?;
+            let _ = self.shared.acks.send(acks);
+        }
+        Ok(held)
+    }
+
+    /// Asks the broker until it answers; `None` when the process should stop meanwhile.
+    async fn until_it_works<T, F>(&self, what: &str, ask: impl Fn() -> F) -> Option<T>
+    where
+        F: Future<Output = Result<T, crate::bus::Error>>,
+    {
+        let mut delay = Duration::from_millis(100);
+        loop {
+            tokio::select! {
+                () = self.shared.stop.cancelled() => return None,
+                result = ask() => match result {
+                    Ok(value) => return Some(value),
+                    Err(error) => tracing::warn!(role = %self.engine.role().name(), %error, "{what} failed, trying again"),
+                }
+            }
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    async fn run_suspects(&mut self, started: Ts) -> Result<(), store::Error> {
+        while self
+            .engine
+            .suspects_due(started)?
+            .is_some_and(|due| due <= self.clock.now())
+        {
+            let Some(output) = self.engine.run_alone(self.clock.now(), true)? else {
+                return Ok(());
+            };
+            self.hand_out(output, &mut HashMap::new());
+        }
+        Ok(())
+    }
+}
