@@ -4,6 +4,8 @@
 //! nor threads nor clocks: time comes from [`Tx::now`](crate::store::Tx::now), persistence and output go through
 //! [`Tx`](crate::store::Tx). The engine (`node`) calls it and decides what an error means.
 
+pub mod incident;
+pub mod listing;
 pub mod permission;
 #[cfg(test)]
 mod testing;

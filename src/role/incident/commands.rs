@@ -1,0 +1,649 @@
+//! The incident's commands (DOMAIN 5.1). Permission and ownership were checked before.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::IncidentRole;
+use super::entity::{Incident, TimelineEntry, add_to_timeline, timeline};
+use super::transition::{By, hundredths, release, request_match, transition};
+use crate::event::{
+    Actor, Code, E164, Id, IncidentCancelled, IncidentCreated, IncidentOrigin, IncidentRated,
+    IncidentStatus, IncidentType, LineItem, List, MatchRequestReason, Miles, NonNegative, Payer,
+    Personal, Place, Point, Priority, RatedBy, Stars, Text, WorkCompleted, WorkStarted,
+};
+use crate::role::permission::Scope;
+use crate::role::{self, Command, HandlerError, Rejection};
+use crate::store::{Tx, params};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Create {
+    driver_id: Option<Id>,
+    company_id: Option<Id>,
+    payer_type: Option<Payer>,
+    #[serde(rename = "type")]
+    incident_type: IncidentType,
+    lat: f64,
+    lon: f64,
+    address: Option<Text<256>>,
+    phone: Option<E164>,
+    #[serde(default = "normal")]
+    priority: Priority,
+    description: Option<Text<1000>>,
+    #[serde(rename = "clientRequestId")]
+    _client_request_id: Option<String>,
+}
+
+fn normal() -> Priority {
+    Priority::Normal
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct One {
+    incident_id: Id,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ListBody {
+    driver_id: Option<Id>,
+    vendor_id: Option<Id>,
+    company_id: Option<Id>,
+    status: Option<IncidentStatus>,
+    limit: Option<u64>,
+    cursor: Option<String>,
+}
+
+/// The body of every command that changes an incident; each takes the fields that its row of DOMAIN 5.1 lists.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Change {
+    incident_id: Id,
+    expected_version: Option<u64>,
+    status: Option<IncidentStatus>,
+    reason: Option<Code>,
+    note: Option<Text<500>>,
+    line_items: Option<List<LineItem, 1, 50>>,
+    notes: Option<Text<2000>>,
+    media_ids: Option<List<Id, 0, 50>>,
+    stars: Option<Stars>,
+    #[serde(rename = "clientRequestId")]
+    _client_request_id: Option<String>,
+}
+
+impl IncidentRole {
+    pub(super) fn run_command(
+        &mut self,
+        tx: &mut Tx<'_>,
+        command: &Command,
+    ) -> Result<(), HandlerError> {
+        match command.name.as_str() {
+            "incident.create" => self.create(tx, command),
+            "incident.get" => {
+                let body: One = command.parse()?;
+                let incident = find(tx, body.incident_id)?;
+                reply_with_timeline(tx, &incident)
+            }
+            "incident.list" => list(tx, command),
+            _ => self.change(tx, command),
+        }
+    }
+
+    fn create(&mut self, tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
+        let body: Create = command.parse()?;
+        let admin = command.caller.is_admin();
+        let driver_id = match (command.actor(), body.driver_id) {
+            (Actor::Driver(id), named) if named.is_none_or(|named| named == *id) => *id,
+            (Actor::Driver(_), _) => {
+                return Err(Rejection::field("driverId", "only an admin may name a driver").into());
+            }
+            (_, Some(named)) if admin => named,
+            _ => return Err(Rejection::field("driverId", "is missing").into()),
+        };
+        if !admin && (body.company_id.is_some() || body.payer_type.is_some()) {
+            let field = if body.company_id.is_some() {
+                "companyId"
+            } else {
+                "payerType"
+            };
+            return Err(Rejection::field(
+                field,
+                "only an admin may set it; yours comes from your token",
+            )
+            .into());
+        }
+        if let Some(request) = &command.client_request_id {
+            let existing: Option<Incident> = tx.document(
+                "SELECT doc FROM incident WHERE driver_id = ?1 AND client_request_id = ?2",
+                params![driver_id.to_string(), request],
+            )?;
+            if let Some(existing) = existing {
+                return Ok(tx.reply(&existing)?);
+            }
+        }
+        let point = Point::new(body.lat, body.lon).map_err(|error| {
+            let field = if error.to_string().starts_with("lat") {
+                "lat"
+            } else {
+                "lon"
+            };
+            Rejection::field(field, error.to_string())
+        })?;
+        let by_token = if command.caller.independent_contractor {
+            Payer::DriverIc
+        } else {
+            Payer::BackOffice
+        };
+        let new = NewIncident {
+            driver_id,
+            company_id: body
+                .company_id
+                .or(command.caller.company.filter(|_| !admin)),
+            payer_type: body.payer_type.unwrap_or(by_token),
+            incident_type: body.incident_type,
+            priority: body.priority,
+            location: Personal::plain(Place {
+                address: body.address,
+                ..Place::at(point)
+            }),
+            phone: body.phone.map(Personal::plain),
+            description: body.description.map(Personal::plain),
+            call_id: None,
+            actor: command.actor().clone(),
+            via: via(command),
+        };
+        let incident = new.store(tx, command.client_request_id.as_deref())?;
+        Ok(tx.reply(&incident)?)
+    }
+
+    fn change(&mut self, tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
+        let body: Change = command.parse()?;
+        let mut incident = find(tx, body.incident_id)?;
+        tx.correlate(incident.incident_id);
+        if command.name == "incident.rate" {
+            return rate(tx, command, &incident, &body);
+        }
+        if command.name == "incident.cancel"
+            && incident.status == IncidentStatus::Cancelled
+            && incident.cancelled_by.as_ref() == Some(command.actor())
+        {
+            return Ok(tx.reply(&incident)?);
+        }
+        check_version(command, &incident, &body)?;
+        let by = By {
+            actor: command.actor().clone(),
+            via: via(command),
+            reason: body.reason.clone(),
+            note: body.note.clone().map(Personal::plain),
+        };
+        match command.name.as_str() {
+            "incident.update_status" => self.update_status(tx, &mut incident, &body, by)?,
+            "incident.start_work" => self.start_work(tx, &mut incident, by)?,
+            "incident.complete_work" => self.complete_work(tx, &mut incident, &body, by)?,
+            "incident.cancel" => self.cancel(tx, &mut incident, by)?,
+            "incident.withdraw" => {
+                release(
+                    tx,
+                    &self.options,
+                    &mut incident,
+                    MatchRequestReason::VendorWithdrew,
+                    by,
+                )?;
+            }
+            "incident.release" => {
+                release(
+                    tx,
+                    &self.options,
+                    &mut incident,
+                    MatchRequestReason::DispatcherRelease,
+                    by,
+                )?;
+            }
+            "incident.close" => self.close(tx, &mut incident, by)?,
+            "incident.rematch" => self.rematch(tx, &mut incident, &by)?,
+            other => {
+                return Err(
+                    Rejection::new(role::Code::NotFound, format!("no command {other}")).into(),
+                );
+            }
+        }
+        Ok(tx.reply(&incident)?)
+    }
+
+    fn update_status(
+        &mut self,
+        tx: &mut Tx<'_>,
+        incident: &mut Incident,
+        body: &Change,
+        by: By,
+    ) -> Result<(), HandlerError> {
+        let to = body
+            .status
+            .ok_or_else(|| Rejection::field("status", "is missing"))?;
+        match to {
+            IncidentStatus::VendorEnRoute => transition(tx, &self.options, incident, to, by),
+            IncidentStatus::VendorArrived => {
+                if matches!(by.actor, Actor::Vendor(_)) {
+                    let message = "an arrival comes from positions, or from a dispatcher, never from the vendor by hand";
+                    return Err(Rejection::new(role::Code::AuthorizationError, message).into());
+                }
+                incident.arrived_at = Some(tx.now());
+                transition(tx, &self.options, incident, to, by)
+            }
+            IncidentStatus::WorkInProgress => self.start_work(tx, incident, by),
+            IncidentStatus::WorkCompleted => self.complete_work(tx, incident, body, by),
+            IncidentStatus::Closed => self.close(tx, incident, by),
+            IncidentStatus::Created
+            | IncidentStatus::VendorAssigned
+            | IncidentStatus::PaymentPending
+            | IncidentStatus::Cancelled => {
+                let message =
+                    format!("{to} is never set by hand; there is a command or an event for it");
+                Err(Rejection::new(role::Code::InvalidTransition, message).into())
+            }
+        }
+    }
+
+    fn start_work(
+        &mut self,
+        tx: &mut Tx<'_>,
+        incident: &mut Incident,
+        by: By,
+    ) -> Result<(), HandlerError> {
+        let started_at = tx.now();
+        incident.work_started_at = Some(started_at);
+        transition(
+            tx,
+            &self.options,
+            incident,
+            IncidentStatus::WorkInProgress,
+            by,
+        )?;
+        tx.emit(&WorkStarted {
+            incident_id: incident.incident_id,
+            vendor_id: assigned(incident)?,
+            driver_id: incident.driver_id,
+            incident_type: incident.incident_type,
+            started_at,
+        })?;
+        Ok(())
+    }
+
+    fn complete_work(
+        &mut self,
+        tx: &mut Tx<'_>,
+        incident: &mut Incident,
+        body: &Change,
+        by: By,
+    ) -> Result<(), HandlerError> {
+        let completed_at = tx.now();
+        incident.completed_at = Some(completed_at);
+        transition(
+            tx,
+            &self.options,
+            incident,
+            IncidentStatus::WorkCompleted,
+            by,
+        )?;
+        let started_at = incident.work_started_at.unwrap_or(completed_at);
+        let minutes = (completed_at - started_at).num_milliseconds().max(0) as f64 / 60_000.0;
+        let media = body.media_ids.as_ref().map(|ids| {
+            let ids = ids
+                .get()
+                .iter()
+                .map(|id| Text::lossy(&id.to_string()))
+                .collect();
+            // As many as `mediaIds`, which has the same limit.
+            List::new(ids).expect("at most 50")
+        });
+        tx.emit(&WorkCompleted {
+            incident_id: incident.incident_id,
+            vendor_id: assigned(incident)?,
+            driver_id: incident.driver_id,
+            company_id: incident.company_id,
+            incident_type: incident.incident_type,
+            completed_at,
+            duration_minutes: NonNegative::new(hundredths(minutes)).expect("not negative"),
+            distance_miles: incident
+                .assignment
+                .as_ref()
+                .and_then(|a| Miles::new(a.distance_miles).ok()),
+            payer_type: incident.payer_type,
+            line_items: body.line_items.clone(),
+            notes: body.notes.clone().map(Personal::plain),
+            media_urls: media,
+        })?;
+        Ok(())
+    }
+
+    fn cancel(
+        &mut self,
+        tx: &mut Tx<'_>,
+        incident: &mut Incident,
+        by: By,
+    ) -> Result<(), HandlerError> {
+        let reason = by
+            .reason
+            .clone()
+            .ok_or_else(|| Rejection::field("reason", "is missing"))?;
+        let previous_status = incident.status;
+        incident.cancelled_by = Some(by.actor.clone());
+        transition(
+            tx,
+            &self.options,
+            incident,
+            IncidentStatus::Cancelled,
+            by.clone(),
+        )?;
+        tx.emit(&IncidentCancelled {
+            incident_id: incident.incident_id,
+            driver_id: incident.driver_id,
+            vendor_id: incident.vendor_id(),
+            company_id: incident.company_id,
+            previous_status,
+            reason,
+            note: by.note,
+            cancelled_by: by.actor,
+            cancelled_at: tx.now(),
+        })?;
+        Ok(())
+    }
+
+    fn close(
+        &mut self,
+        tx: &mut Tx<'_>,
+        incident: &mut Incident,
+        by: By,
+    ) -> Result<(), HandlerError> {
+        if matches!(by.actor, Actor::Vendor(_)) {
+            return Err(Rejection::new(
+                role::Code::AuthorizationError,
+                "a vendor may not close an incident",
+            )
+            .into());
+        }
+        if by.reason.is_none() {
+            return Err(Rejection::field("reason", "is missing").into());
+        }
+        transition(tx, &self.options, incident, IncidentStatus::Closed, by)
+    }
+
+    fn rematch(
+        &mut self,
+        tx: &mut Tx<'_>,
+        incident: &mut Incident,
+        by: &By,
+    ) -> Result<(), HandlerError> {
+        let escalated: Option<i64> = tx.value(
+            "SELECT count(*) FROM escalation WHERE incident_id = ?1 AND cycle = ?2",
+            params![incident.incident_id.to_string(), incident.cycle as i64],
+        )?;
+        if incident.status != IncidentStatus::Created || escalated.unwrap_or(0) == 0 {
+            let message =
+                "matching starts again only for an incident that is created and escalated";
+            return Err(Rejection::new(role::Code::InvalidTransition, message).into());
+        }
+        incident.cycle += 1;
+        incident.version += 1;
+        incident.save(tx)?;
+        let entry = TimelineEntry {
+            seq: 0,
+            from: Some(incident.status),
+            to: incident.status,
+            at: tx.now(),
+            actor: by.actor.clone(),
+            via: by.via.clone(),
+            reason: Code::new("dispatcher_restart").ok(),
+            note: by.note.clone(),
+        };
+        add_to_timeline(tx, incident.incident_id, entry)?;
+        request_match(tx, incident, MatchRequestReason::DispatcherRestart, None)
+    }
+}
+
+/// What a new incident is made of, from a command or from a call.
+pub(super) struct NewIncident {
+    pub driver_id: Id,
+    pub company_id: Option<Id>,
+    pub payer_type: Payer,
+    pub incident_type: IncidentType,
+    pub priority: Priority,
+    pub location: Personal<Place>,
+    pub phone: Option<Personal<E164>>,
+    pub description: Option<Personal<Text<1000>>>,
+    pub call_id: Option<Id>,
+    pub actor: Actor,
+    pub via: Option<Actor>,
+}
+
+impl NewIncident {
+    pub(super) fn store(
+        self,
+        tx: &mut Tx<'_>,
+        client_request_id: Option<&str>,
+    ) -> Result<Incident, HandlerError> {
+        let incident_id = tx.new_id();
+        tx.correlate(incident_id);
+        // Sealed locations are for the district that can open them; 0, 0 says that the area is not known.
+        let area = self
+            .location
+            .as_plain()
+            .map_or(Point { lat: 0.0, lon: 0.0 }, |place| {
+                place.point().rounded_to_tenth()
+            });
+        let origin = if self.call_id.is_some() {
+            IncidentOrigin::Call
+        } else {
+            IncidentOrigin::App
+        };
+        let incident = Incident {
+            incident_id,
+            driver_id: self.driver_id,
+            company_id: self.company_id,
+            payer_type: self.payer_type,
+            incident_type: self.incident_type,
+            priority: self.priority,
+            location: self.location,
+            phone: self.phone,
+            description: self.description,
+            origin,
+            call_id: self.call_id,
+            status: IncidentStatus::Created,
+            version: 1,
+            cycle: 1,
+            escalations: 0,
+            created_at: tx.now(),
+            assignment: None,
+            arrived_at: None,
+            work_started_at: None,
+            completed_at: None,
+            cancelled_by: None,
+            call: super::reactions::call_record(tx, self.call_id)?,
+        };
+        incident.insert(tx, client_request_id)?;
+        let entry = TimelineEntry {
+            seq: 0,
+            from: None,
+            to: IncidentStatus::Created,
+            at: tx.now(),
+            actor: self.actor,
+            via: self.via,
+            reason: None,
+            note: None,
+        };
+        add_to_timeline(tx, incident_id, entry)?;
+        tx.emit(&IncidentCreated {
+            incident_id,
+            driver_id: incident.driver_id,
+            company_id: incident.company_id,
+            incident_type: incident.incident_type,
+            priority: incident.priority,
+            location: incident.location.clone(),
+            area_location: area,
+            phone: incident.phone.clone(),
+            payer_type: incident.payer_type,
+            origin,
+            call_id: incident.call_id,
+        })?;
+        Ok(incident)
+    }
+}
+
+fn rate(
+    tx: &mut Tx<'_>,
+    command: &Command,
+    incident: &Incident,
+    body: &Change,
+) -> Result<(), HandlerError> {
+    let stars = body
+        .stars
+        .ok_or_else(|| Rejection::field("stars", "is missing"))?;
+    use IncidentStatus as S;
+    if !matches!(
+        incident.status,
+        S::WorkCompleted | S::PaymentPending | S::Closed
+    ) {
+        let message = format!("an incident that is {} can't be rated yet", incident.status);
+        return Err(Rejection::new(role::Code::InvalidTransition, message).into());
+    }
+    let rated_by = if matches!(command.actor(), Actor::Vendor(_)) {
+        RatedBy::Vendor
+    } else {
+        RatedBy::Driver
+    };
+    let first = tx.execute(
+        "INSERT INTO rating (incident_id, rated_by) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+        params![incident.incident_id.to_string(), rated_by.as_str()],
+    )?;
+    if first == 0 {
+        return Err(Rejection::new(role::Code::Conflict, "this side has rated already").into());
+    }
+    tx.emit(&IncidentRated {
+        incident_id: incident.incident_id,
+        driver_id: incident.driver_id,
+        vendor_id: assigned(incident)?,
+        rated_by,
+        stars,
+        rated_at: tx.now(),
+    })?;
+    Ok(tx.reply(incident)?)
+}
+
+fn check_version(
+    command: &Command,
+    incident: &Incident,
+    body: &Change,
+) -> Result<(), HandlerError> {
+    match body.expected_version {
+        None if command.name == "incident.cancel" => Ok(()),
+        None => Err(Rejection::field("expectedVersion", "is missing").into()),
+        Some(version) if version == incident.version => Ok(()),
+        Some(version) => {
+            let message = format!(
+                "the incident has version {}, not {version}",
+                incident.version
+            );
+            Err(Rejection::new(role::Code::VersionConflict, message)
+                .with_details(json!({ "version": incident.version, "status": incident.status }))
+                .into())
+        }
+    }
+}
+
+fn assigned(incident: &Incident) -> Result<Id, HandlerError> {
+    incident
+        .vendor_id()
+        .ok_or_else(|| HandlerError::Transient("an incident at work has no vendor".to_owned()))
+}
+
+fn via(command: &Command) -> Option<Actor> {
+    command.caller.operator.clone().map(Actor::Operator)
+}
+
+fn find(tx: &Tx<'_>, incident_id: Id) -> Result<Incident, HandlerError> {
+    Incident::find(tx, incident_id)?.ok_or_else(|| {
+        Rejection::new(
+            role::Code::NotFound,
+            format!("there is no incident {incident_id}"),
+        )
+        .into()
+    })
+}
+
+fn reply_with_timeline(tx: &mut Tx<'_>, incident: &Incident) -> Result<(), HandlerError> {
+    let timeline = timeline(tx, incident.incident_id)?;
+    let mut value = serde_json::to_value(incident).unwrap_or(Value::Null);
+    value["timeline"] = serde_json::to_value(timeline).unwrap_or(Value::Null);
+    Ok(tx.reply(&value)?)
+}
+
+fn list(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
+    let mut body: ListBody = command.parse()?;
+    let limit = role::listing::limit(body.limit)?;
+    let others = || {
+        Rejection::new(
+            role::Code::AuthorizationError,
+            "this is somebody else's listing",
+        )
+    };
+    // Ownership comes before the limit: everybody sees his own, whatever he asked for.
+    match command.actor() {
+        Actor::Driver(id) => {
+            if body.driver_id.is_some_and(|asked| asked != *id) {
+                return Err(others().into());
+            }
+            body.driver_id = Some(*id);
+        }
+        Actor::Vendor(id) => {
+            if body.vendor_id.is_some_and(|asked| asked != *id) {
+                return Err(others().into());
+            }
+            body.vendor_id = Some(*id);
+        }
+        Actor::Dispatcher(_) => {
+            if body.company_id.is_some() && body.company_id != command.caller.company {
+                return Err(others().into());
+            }
+            body.company_id = command.caller.company;
+        }
+        _ => {}
+    }
+    let platform =
+        matches!(command.actor(), Actor::Dispatcher(_)) && command.caller.company.is_none();
+    let (before_ms, before_id) = role::listing::cursor(body.cursor.as_deref())?;
+    let incidents: Vec<Incident> = tx.documents(
+        "SELECT doc FROM incident WHERE (?1 IS NULL OR driver_id = ?1) AND (?2 IS NULL OR vendor_id = ?2)
+            AND (?3 IS NULL OR company_id = ?3) AND (?4 IS NULL OR status = ?4) AND (NOT ?5 OR company_id IS NULL)
+            AND (created_at_ms, incident_id) < (?6, ?7)
+         ORDER BY created_at_ms DESC, incident_id DESC LIMIT ?8",
+        params![
+            body.driver_id.map(|id| id.to_string()),
+            body.vendor_id.map(|id| id.to_string()),
+            body.company_id.map(|id| id.to_string()),
+            body.status.map(IncidentStatus::as_str),
+            platform,
+            before_ms,
+            before_id,
+            limit as i64
+        ],
+    )?;
+    let next = incidents.last().filter(|_| incidents.len() as u64 == limit);
+    let next =
+        next.map(|last| role::listing::next(last.created_at.ms(), &last.incident_id.to_string()));
+    Ok(tx.reply(&role::listing::page(&incidents, next))?)
+}
+
+/// Whose incident a command is about.
+pub(super) fn scope(tx: &Tx<'_>, command: &Command) -> Result<Scope, HandlerError> {
+    if matches!(command.name.as_str(), "incident.create" | "incident.list") {
+        return Ok(Scope::Open);
+    }
+    let incident_id = role::listing::id_of(command, "incidentId")?;
+    let incident = find(tx, incident_id)?;
+    Ok(Scope::Owned {
+        driver: Some(incident.driver_id),
+        vendor: incident.vendor_id(),
+        company: incident.company_id,
+    })
+}

@@ -1,0 +1,106 @@
+//! The role `incident`: incidents and their timeline (DOMAIN 5.1).
+//!
+//! [`entity`] has the incident and its state table, `transition` the one place where the status changes, `commands` and
+//! `reactions` what leads to it. Left for a later issue: `incident.add_media` with its upload slots.
+
+mod commands;
+pub mod entity;
+mod reactions;
+#[cfg(test)]
+mod tests;
+mod transition;
+
+use std::time::Duration;
+
+use super::permission::{Permission as P, Scope};
+use super::{Command, CommandSpec, HandlerError, Input, Role, RoleName};
+use crate::store::Tx;
+
+/// The role's numbers (DOMAIN 5, timers).
+#[derive(Debug, Clone)]
+pub struct IncidentOptions {
+    /// A vendor has at least this long to arrive.
+    pub arrival_min: Duration,
+    /// Or this many times his estimate, if that is longer.
+    pub arrival_factor: f64,
+    /// From arrival to an escalation when the work is not done.
+    pub work_overdue: Duration,
+    /// From payment_pending to an escalation when it is not closed.
+    pub payment_overdue: Duration,
+}
+
+impl Default for IncidentOptions {
+    fn default() -> Self {
+        let hour = Duration::from_secs(3600);
+        Self {
+            arrival_min: hour / 2,
+            arrival_factor: 1.5,
+            work_overdue: 24 * hour,
+            payment_overdue: 7 * 24 * hour,
+        }
+    }
+}
+
+/// The role.
+#[derive(Debug, Default)]
+pub struct IncidentRole {
+    options: IncidentOptions,
+}
+
+impl IncidentRole {
+    /// The role with these numbers.
+    #[must_use]
+    pub fn new(options: IncidentOptions) -> Self {
+        Self { options }
+    }
+}
+
+const fn spec(name: &'static str, permission: P, mutates: bool) -> CommandSpec {
+    CommandSpec {
+        name,
+        permission,
+        mutates,
+    }
+}
+
+const COMMANDS: &[CommandSpec] = &[
+    spec("incident.create", P::IncidentCreate, true),
+    spec("incident.get", P::IncidentView, false),
+    spec("incident.list", P::IncidentView, false),
+    spec("incident.update_status", P::IncidentUpdate, true),
+    spec("incident.start_work", P::IncidentUpdate, true),
+    spec("incident.complete_work", P::IncidentUpdate, true),
+    spec("incident.cancel", P::IncidentCancel, true),
+    spec("incident.withdraw", P::IncidentWithdraw, true),
+    spec("incident.release", P::IncidentRelease, true),
+    spec("incident.close", P::IncidentRelease, true),
+    spec("incident.rematch", P::IncidentAssign, true),
+    spec("incident.rate", P::IncidentRate, true),
+];
+
+impl Role for IncidentRole {
+    fn name(&self) -> RoleName {
+        RoleName::Incident
+    }
+
+    fn migrations(&self) -> &'static [&'static str] {
+        entity::MIGRATIONS
+    }
+
+    fn commands(&self) -> &'static [CommandSpec] {
+        COMMANDS
+    }
+
+    fn scope(&self, tx: &Tx<'_>, command: &Command) -> Result<Scope, HandlerError> {
+        commands::scope(tx, command)
+    }
+
+    fn handle(&mut self, tx: &mut Tx<'_>, input: &Input) -> Result<(), HandlerError> {
+        match input {
+            Input::Event(received) => self.on_event(tx, received),
+            Input::Command(command) => self.run_command(tx, command),
+            Input::Timer(timer) => self.on_timer(tx, timer),
+            Input::Effect(_) => Ok(()),
+        }
+    }
+}
