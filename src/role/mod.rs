@@ -9,6 +9,7 @@ pub mod listing;
 pub mod permission;
 #[cfg(test)]
 mod testing;
+pub mod vendor;
 
 use std::fmt;
 use std::str::FromStr;
