@@ -6,6 +6,7 @@
 
 pub mod incident;
 pub mod listing;
+pub mod matching;
 pub mod permission;
 #[cfg(test)]
 mod testing;
