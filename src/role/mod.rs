@@ -4,12 +4,14 @@
 //! nor threads nor clocks: time comes from [`Tx::now`](crate::store::Tx::now), persistence and output go through
 //! [`Tx`](crate::store::Tx). The engine (`node`) calls it and decides what an error means.
 
+pub mod audit;
 pub mod incident;
 pub mod listing;
 pub mod matching;
 pub mod permission;
 #[cfg(test)]
 mod testing;
+pub mod tracking;
 pub mod vendor;
 
 use std::fmt;
