@@ -1,4 +1,4 @@
-//! A deterministic model of a broker, for simulation: the promises of [`Bus`](super::Bus) with faults drawn from a seed.
+//! A deterministic model of a broker, for simulation: the promises of [`Bus`] with faults drawn from a seed.
 //!
 //! Everything happens in memory and every future is ready at once; time is a shared counter that the simulation moves.
 //! It models what Roadcall relies on: streams with a dedup window, durable consumers with ack_wait and reset, a server

@@ -1,7 +1,7 @@
 //! Events: envelope, ids, subject grammar, catalogue and codec (DESIGN 5, DOMAIN 3). A leaf that everyone may use.
 //!
-//! In reading order: [`types`] and [`lists`] (the words), [`geo`], [`personal`], [`catalogue`] (every event type),
-//! [`envelope`], [`subject`], [`ids`], [`codec`].
+//! In reading order: `types` and `lists` (the words), [`geo`], `personal`, [`mod@catalogue`] (every event type),
+//! `envelope`, `subject`, [`ids`], `codec`.
 
 pub mod catalogue;
 mod codec;

@@ -212,11 +212,7 @@ impl<B: Bus> Relay<B> {
         }
         if rewritten.is_empty() {
             // Keeps the bookmark of what was published before the kept tail.
-            rewritten.extend(
-                runs.into_iter()
-                    .filter(|run| run.last_n < *first_n)
-                    .next_back(),
-            );
+            rewritten.extend(runs.into_iter().rfind(|run| run.last_n < *first_n));
         }
         self.next_n = kept.last().map_or(self.next_n, |(n, ..)| n + 1);
         self.again = missing;

@@ -2,7 +2,7 @@
 //!
 //! A role turns one input into state changes, events, timers and effects inside one transaction. It knows neither NATS
 //! nor threads nor clocks: time comes from [`Tx::now`](crate::store::Tx::now), persistence and output go through
-//! [`Tx`](crate::store::Tx). The engine (`node`) calls it and decides what an error means.
+//! [`Tx`]. The engine (`node`) calls it and decides what an error means.
 
 pub mod audit;
 pub mod incident;
@@ -25,7 +25,7 @@ use crate::event::{Actor, DeadReason, Event, Id, Ts};
 use crate::store::{self, Tx};
 use permission::{Caller, Permission, Scope};
 
-/// The roles of DOMAIN 1.1. Which of them this build can run is [`build`]'s to say.
+/// The roles of DOMAIN 1.1. Which of them this build can run is [`RoleName::BUILT`]'s to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)] // the names are DOMAIN 1.1's own

@@ -237,7 +237,8 @@ impl Process {
             let Ok(before) = done(self.bus.reset(queue)) else {
                 return;
             };
-            while !clean && before.ack_pending > 0 {
+            let mut more = !clean && before.ack_pending > 0;
+            while more {
                 let Ok(fetched) = done(self.bus.fetch(queue, 8, Duration::ZERO)) else {
                     return;
                 };
@@ -254,9 +255,7 @@ impl Process {
                     return;
                 }
                 let _ = done(self.bus.ack(acks));
-                if last.is_none_or(|seq| seq >= before.delivered_seq) {
-                    break;
-                }
+                more = last.is_some_and(|seq| seq < before.delivered_seq);
             }
         }
         while engine.run_alone(now, true).expect("ran").is_some() {
@@ -639,10 +638,7 @@ fn promises_hold_under_crash_duplicate_reorder_and_delay() {
     // The panics are part of the plan; their messages would bury the seed that matters.
     let default_hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        if !info
-            .payload_as_str()
-            .is_some_and(|text| text == "a defect of the handler")
-        {
+        if info.payload_as_str() != Some("a defect of the handler") {
             default_hook(info);
         }
     }));

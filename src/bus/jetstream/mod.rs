@@ -1,6 +1,6 @@
 //! The bus on a real nats-server, through `async_nats`.
 //!
-//! [`JetStream`] is a connection that never gives up reconnecting; [`publish`] sends, [`pull`] keeps one standing pull per
+//! [`JetStream`] is a connection that never gives up reconnecting; `publish` sends, `pull` keeps one standing pull per
 //! queue, [`service`] answers and sends commands. Requests of the JetStream API are made by hand in JSON, so that what we
 //! rely on (identities, sequences, error codes) is what the server said.
 

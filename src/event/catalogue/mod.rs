@@ -1,7 +1,7 @@
 //! The catalogue of DOMAIN 3.3: every event type exists here once, as a type, and events are built only through it.
 //!
-//! One file per family. Each family is declared with [`events!`], which makes the structs, and lists them in
-//! [`CATALOGUE`] with source, entity key field and queues.
+//! One file per family. Each family is declared with `events!`, which makes the structs, and lists them in
+//! [`catalogue()`] with source, entity key field and queues.
 
 mod auth;
 mod config;

@@ -5,7 +5,7 @@
 //! production runs. What it wants done outside (acks, replies, effects) comes back in a [`StepOutput`] and happens only
 //! after the commit.
 //!
-//! The failure table stands in [`deliver`]; what happens after an unclean stop in [`recover`].
+//! The failure table stands in `deliver`; what happens after an unclean stop in `recover`.
 
 mod command;
 mod deliver;

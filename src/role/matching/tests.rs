@@ -346,7 +346,8 @@ fn s25_a_cancellation_frees_everything_whatever_comes_first() {
 #[test]
 fn only_those_who_pass_every_filter_are_asked() {
     let far = Point::new(41.45, -74.0060).expect("valid");
-    let change: [(&str, fn(&mut VendorRegistered)); 6] = [
+    type Change = fn(&mut VendorRegistered);
+    let change: [(&str, Change); 6] = [
         ("capability", |v| {
             v.capabilities = List::new(vec![Capability::Towing]).expect("valid")
         }),
