@@ -1,6 +1,9 @@
 //! Roadcall dispatches roadside help to broken-down trucks.
 
+pub mod broker;
 pub mod bus;
+pub mod cli;
+pub mod config;
 pub mod event;
 pub mod node;
 pub mod role;

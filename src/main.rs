@@ -1,3 +1,7 @@
 //! The `roadcall` binary: parse flags, call the library, turn the result into an exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    roadcall::cli::main()
+}

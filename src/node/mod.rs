@@ -10,4 +10,5 @@ pub mod engine;
 pub mod letter;
 pub mod publisher;
 pub mod relay;
+pub mod run;
 pub mod writer;

@@ -1,0 +1,376 @@
+//! The nats-server that this process may run: found, configured, started, watched, stopped (DESIGN 9).
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+
+/// Oldest nats-server that one site runs on.
+pub const FLOOR: (u32, u32, u32) = (2, 10, 25);
+/// From which version the flags of BROKER 0 A are known.
+const FEATURE_FLAGS: (u32, u32, u32) = (2, 15, 0);
+/// How long a start may take.
+const START_MAX: Duration = Duration::from_secs(30);
+
+/// Why there is no broker.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// None was found.
+    #[error(
+        "no nats-server was found: broker.binary is not set, none is built in, and none is on PATH"
+    )]
+    NotFound,
+    /// It could not be run.
+    #[error("{} can't be run: {message}", path.display())]
+    NotRunnable {
+        /// The binary.
+        path: PathBuf,
+        /// The system's words.
+        message: String,
+    },
+    /// Below the floor.
+    #[error("nats-server {found} at {} is too old, 2.10.25 or newer is needed", path.display())]
+    TooOld {
+        /// The binary.
+        path: PathBuf,
+        /// Its version.
+        found: String,
+    },
+    /// Its directory or config could not be written.
+    #[error("{}: {message}", path.display())]
+    Directory {
+        /// The directory or file.
+        path: PathBuf,
+        /// The system's words.
+        message: String,
+    },
+    /// It ended or did not answer.
+    #[error("nats-server did not start: {0}")]
+    NotStarted(String),
+}
+
+/// How to run it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `broker.binary`, if set.
+    pub binary: Option<PathBuf>,
+    /// Directories to look for one.
+    pub path_dirs: Vec<PathBuf>,
+    /// The site: name of server and JetStream domain.
+    pub site: String,
+    /// Where clients connect, `host:port`; port 0 picks a free one.
+    pub listen: String,
+    /// Where streams are kept.
+    pub store_dir: PathBuf,
+    /// `always`, or a duration.
+    pub sync_interval: String,
+    /// Disk that streams may use, bytes.
+    pub max_file_store_bytes: u64,
+}
+
+/// A running, supervised nats-server.
+#[derive(Debug)]
+pub struct Running {
+    /// Where clients connect.
+    pub url: String,
+    /// Its version.
+    pub version: String,
+    stop: CancellationToken,
+    watcher: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    /// Stops it and waits for its end.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        // The watcher ends with the child; a panic in it would only mean that there is nothing left to wait for.
+        let _ = self.watcher.await;
+    }
+}
+
+/// Finds, configures and starts a nats-server, and waits until JetStream answers. It is started again when it dies.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn start(options: Options) -> Result<Running, Error> {
+    let binary = find(&options)?;
+    let version = version_of(&binary).await?;
+    let (host, port) = pick_port(&options.listen).await?;
+    let (_, monitor) = pick_port("127.0.0.1:0").await?;
+    let fail = |path: &Path, error: std::io::Error| Error::Directory {
+        path: path.to_owned(),
+        message: error.to_string(),
+    };
+    std::fs::create_dir_all(&options.store_dir).map_err(|error| fail(&options.store_dir, error))?;
+    let config = options.store_dir.join("nats-server.conf");
+    std::fs::write(
+        &config,
+        config_text(&options, &host, port, monitor, numbers(&version)),
+    )
+    .map_err(|error| fail(&config, error))?;
+    let child = spawn(&binary, &config)?;
+    let stop = CancellationToken::new();
+    let mut watched = Watched {
+        binary,
+        config,
+        child,
+        stop: stop.clone(),
+    };
+    watched.wait_ready(monitor).await?;
+    let watcher = tokio::spawn(async move { watched.watch().await });
+    Ok(Running {
+        url: format!("nats://{host}:{port}"),
+        version,
+        stop,
+        watcher,
+    })
+}
+
+fn find(options: &Options) -> Result<PathBuf, Error> {
+    if let Some(binary) = &options.binary {
+        return Ok(binary.clone());
+    }
+    if let Some(bundled) = bundled(&options.store_dir)? {
+        return Ok(bundled);
+    }
+    let on_path = options
+        .path_dirs
+        .iter()
+        .map(|dir| dir.join("nats-server"))
+        .find(|path| path.is_file());
+    on_path.ok_or(Error::NotFound)
+}
+
+/// The copy in the binary, unpacked once under its content hash.
+#[cfg(feature = "bundled-broker")]
+fn bundled(store_dir: &Path) -> Result<Option<PathBuf>, Error> {
+    use std::io::Read;
+    use std::os::unix::fs::PermissionsExt;
+    const PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/nats-server.gz"));
+    let path = store_dir
+        .join("bin")
+        .join(env!("ROADCALL_BUNDLED_SHA256"))
+        .join("nats-server");
+    if path.is_file() {
+        return Ok(Some(path));
+    }
+    let fail = |error: std::io::Error| Error::Directory {
+        path: path.clone(),
+        message: error.to_string(),
+    };
+    let dir = path.parent().unwrap_or(store_dir);
+    std::fs::create_dir_all(dir).map_err(fail)?;
+    let mut bytes = Vec::new();
+    flate2::read::GzDecoder::new(PACKED)
+        .read_to_end(&mut bytes)
+        .map_err(fail)?;
+    // Under another name first, so that a start that is cut off leaves no half a server behind.
+    let half = dir.join(format!("unpacking-{}", std::process::id()));
+    std::fs::write(&half, bytes).map_err(fail)?;
+    std::fs::set_permissions(&half, std::fs::Permissions::from_mode(0o755)).map_err(fail)?;
+    std::fs::rename(&half, &path).map_err(fail)?;
+    Ok(Some(path))
+}
+
+#[cfg(not(feature = "bundled-broker"))]
+#[allow(clippy::unnecessary_wraps)] // has the shape of its twin
+fn bundled(_store_dir: &Path) -> Result<Option<PathBuf>, Error> {
+    Ok(None)
+}
+
+async fn version_of(binary: &Path) -> Result<String, Error> {
+    let fail = |message: String| Error::NotRunnable {
+        path: binary.to_owned(),
+        message,
+    };
+    let output = Command::new(binary)
+        .arg("--version")
+        .output()
+        .await
+        .map_err(|error| fail(error.to_string()))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let version = text
+        .trim()
+        .strip_prefix("nats-server: v")
+        .ok_or_else(|| fail("it does not say its version".to_owned()))?;
+    if numbers(version) < FLOOR {
+        return Err(Error::TooOld {
+            path: binary.to_owned(),
+            found: version.to_owned(),
+        });
+    }
+    Ok(version.to_owned())
+}
+
+fn numbers(version: &str) -> (u32, u32, u32) {
+    let mut numbers = version
+        .split(['.', '-'])
+        .map(|part| part.parse().unwrap_or(0));
+    (
+        numbers.next().unwrap_or(0),
+        numbers.next().unwrap_or(0),
+        numbers.next().unwrap_or(0),
+    )
+}
+
+async fn pick_port(listen: &str) -> Result<(String, u16), Error> {
+    let wrong = || Error::NotStarted(format!("broker.listen '{listen}' is not host:port"));
+    let (host, port) = listen.rsplit_once(':').ok_or_else(wrong)?;
+    let port: u16 = port.parse().map_err(|_| wrong())?;
+    if port != 0 {
+        return Ok((host.to_owned(), port));
+    }
+    let taken =
+        |error: std::io::Error| Error::NotStarted(format!("no free port on {host}: {error}"));
+    let listener = TcpListener::bind((host, 0)).await.map_err(taken)?;
+    Ok((
+        host.to_owned(),
+        listener.local_addr().map_err(taken)?.port(),
+    ))
+}
+
+fn config_text(
+    options: &Options,
+    host: &str,
+    port: u16,
+    monitor: u16,
+    version: (u32, u32, u32),
+) -> String {
+    let Options {
+        site,
+        store_dir,
+        sync_interval,
+        max_file_store_bytes,
+        ..
+    } = options;
+    // Both keep one site's acks and replies apart from another's (BROKER 0 A).
+    let flags = if version >= FEATURE_FLAGS {
+        "feature_flags { js_ack_fc_v2: true, js_api_reply_v2: true }\n"
+    } else {
+        ""
+    };
+    format!(
+        "# Written by roadcall at each start; changes here are lost.\nserver_name: {site}\nlisten: \"{host}:{port}\"\n\
+         http: \"127.0.0.1:{monitor}\"\nping_interval: \"10s\"\nping_max: 2\nmax_payload: 1MB\n{flags}\
+         jetstream {{ store_dir: \"{}\", domain: \"{site}\", sync_interval: \"{sync_interval}\", \
+         max_file_store: {max_file_store_bytes} }}\n",
+        store_dir.display()
+    )
+}
+
+fn spawn(binary: &Path, config: &Path) -> Result<Child, Error> {
+    let mut child = Command::new(binary)
+        .arg("--config")
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        // A signal from the terminal is ours to pass on, after the roles have stopped.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| Error::NotRunnable {
+            path: binary.to_owned(),
+            message: error.to_string(),
+        })?;
+    if let Some(stderr) = child.stderr.take() {
+        tokio::spawn(async move {
+            let mut lines = BufReader::new(stderr).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                if line.contains("[ERR]") || line.contains("[FTL]") {
+                    tracing::error!(broker = line, "nats-server says");
+                } else if line.contains("[WRN]") {
+                    tracing::warn!(broker = line, "nats-server says");
+                } else {
+                    tracing::debug!(broker = line, "nats-server says");
+                }
+            }
+        });
+    }
+    Ok(child)
+}
+
+struct Watched {
+    binary: PathBuf,
+    config: PathBuf,
+    child: Child,
+    stop: CancellationToken,
+}
+
+impl Watched {
+    async fn wait_ready(&mut self, monitor: u16) -> Result<(), Error> {
+        let started = tokio::time::timeout(START_MAX, async {
+            loop {
+                if let Ok(Some(status)) = self.child.try_wait() {
+                    return Err(Error::NotStarted(format!(
+                        "it ended with {status}; run it by hand to see why"
+                    )));
+                }
+                if jetstream_answers(monitor).await {
+                    return Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        started
+            .await
+            .unwrap_or_else(|_| Err(Error::NotStarted("JetStream does not answer".to_owned())))
+    }
+
+    /// Starts it again when it dies, until told to stop; then lets it finish.
+    async fn watch(mut self) {
+        let mut delay = Duration::from_millis(200);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                status = self.child.wait() => {
+                    let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+                    tracing::error!(status, "nats-server ended, it is started again");
+                }
+            }
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(Duration::from_secs(10));
+            match spawn(&self.binary, &self.config) {
+                Ok(child) => self.child = child,
+                Err(error) => tracing::error!(%error, "nats-server can't be started again"),
+            }
+        }
+        if let Some(pid) = self
+            .child
+            .id()
+            .and_then(|pid| i32::try_from(pid).ok())
+            .and_then(rustix::process::Pid::from_raw)
+        {
+            // It may have ended by itself meanwhile.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        if tokio::time::timeout(Duration::from_secs(10), self.child.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("nats-server does not stop, it is killed");
+            let _ = self.child.kill().await;
+        }
+    }
+}
+
+/// Asks for JetStream itself, not for the port (DESIGN 9).
+async fn jetstream_answers(monitor: u16) -> bool {
+    let ask = async {
+        let mut stream = TcpStream::connect(("127.0.0.1", monitor)).await.ok()?;
+        let request = b"GET /healthz?js-enabled-only=true HTTP/1.0\r\nHost: localhost\r\n\r\n";
+        stream.write_all(request).await.ok()?;
+        let mut reply = Vec::new();
+        stream.take(4096).read_to_end(&mut reply).await.ok()?;
+        Some(reply.starts_with(b"HTTP/1.0 200") || reply.starts_with(b"HTTP/1.1 200"))
+    };
+    tokio::time::timeout(Duration::from_secs(1), ask)
+        .await
+        .ok()
+        .flatten()
+        .unwrap_or(false)
+}

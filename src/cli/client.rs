@@ -1,0 +1,98 @@
+//! A connection that sends commands as somebody.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Connection;
+use super::failure::Failure;
+use crate::bus::Headers;
+use crate::bus::jetstream::{self, JetStream};
+use crate::config::{self, Config};
+use crate::node::commands::ACTOR_HEADER;
+use crate::role::permission::Caller;
+
+/// Connects as the configuration says.
+pub(super) async fn connect(config: &Config, name: &str) -> Result<JetStream, Failure> {
+    let creds = &config.bus.creds;
+    let bus = JetStream::connect(jetstream::Config {
+        url: config.bus.url.clone(),
+        credentials: (!creds.is_empty()).then(|| creds.into()),
+        name: name.to_owned(),
+        connect_timeout: config.bus.connect_timeout.0,
+        request_timeout: config.bus.request_timeout.0,
+    });
+    Ok(bus.await?)
+}
+
+/// Somebody with a connection.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    pub bus: JetStream,
+    site: String,
+    actor: String,
+    timeout: Duration,
+}
+
+impl Client {
+    pub(super) async fn open(connection: &Connection) -> Result<Self, Failure> {
+        let config = connection.config()?;
+        let operator = config::user();
+        let mut caller = match &connection.acting {
+            None => Caller::of(crate::event::Actor::Operator(operator.clone())),
+            Some(text) => Caller::parse(text)
+                .map_err(|error| Failure::usage(&error, "write it like --as vendor:<id>"))?,
+        };
+        if connection.acting.is_some() {
+            caller.operator = Some(operator);
+        }
+        let bus = connect(&config, "roadcall-cli").await?;
+        Ok(Self {
+            bus,
+            site: config.site.id,
+            actor: caller.header(),
+            timeout: config.engine.command_timeout.0,
+        })
+    }
+
+    /// A client for a connection that is there.
+    pub(super) fn new(bus: JetStream, site: &str, actor: &str) -> Self {
+        Self {
+            bus,
+            site: site.to_owned(),
+            actor: actor.to_owned(),
+            timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// The same connection as somebody else.
+    pub(super) fn acting(&self, actor: &str) -> Self {
+        Self {
+            actor: actor.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// Sends a command; gives its result.
+    pub(super) async fn call(&self, command: &str, body: &Value) -> Result<Value, Failure> {
+        let mut headers = Headers::default();
+        headers.push(ACTOR_HEADER, self.actor.clone());
+        let reply = self
+            .bus
+            .call(
+                &self.site,
+                command,
+                &headers,
+                body.to_string().into_bytes(),
+                self.timeout,
+            )
+            .await?;
+        let value: Value = serde_json::from_slice(&reply.body).map_err(|error| {
+            Failure::other(format!("the reply to {command} is not JSON: {error}"), "")
+        })?;
+        match value.get("error") {
+            Some(error) => Err(Failure::Refused(error.clone())),
+            None => Ok(value.get("ok").cloned().unwrap_or(Value::Null)),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The command line: one file per noun. It prints; it decides nothing.
+//!
+//! Data goes to stdout, everything else to stderr. Exit codes: 0 ok, 1 failed, 2 differences or letters found, 64 usage
+//! or configuration.
+
+mod client;
+mod commands;
+mod demo;
+mod event;
+mod failure;
+mod run;
+mod tracking;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Loaded, Sources};
+use failure::Failure;
+
+/// Dispatches roadside help to broken-down trucks.
+#[derive(Debug, Parser)]
+#[command(
+    name = "roadcall",
+    version,
+    about,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+struct Cli {
+    /// Run these roles until SIGTERM or Ctrl-C; `all` is every role of this build, `broker` only the nats-server.
+    #[arg(long, value_delimiter = ',', value_name = "ROLE")]
+    role: Vec<String>,
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Where the configuration and the broker are.
+#[derive(Debug, Clone, Default, Args)]
+struct Connection {
+    /// A configuration file; repeatable, later ones win.
+    #[arg(long, global = true, value_name = "PATH")]
+    config: Vec<PathBuf>,
+    /// The site.
+    #[arg(long, global = true, value_name = "ID")]
+    site: Option<String>,
+    /// The broker, `nats://host:port`.
+    #[arg(long, global = true, value_name = "URL")]
+    nats: Option<String>,
+    /// A credentials file.
+    #[arg(long, global = true, value_name = "PATH")]
+    creds: Option<String>,
+    /// Where databases and the embedded broker live.
+    #[arg(long, global = true, value_name = "DIR")]
+    state_dir: Option<String>,
+    /// Who acts: `driver:<id>`, `vendor:<id>`, `dispatcher:<id>`, `admin:<id>`, `operator:<name>`, with `;company=<id>`.
+    #[arg(long = "as", global = true, value_name = "ACTOR")]
+    acting: Option<String>,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+impl Connection {
+    fn load(&self) -> Result<Loaded, Failure> {
+        let flag =
+            |key: &str, value: &Option<String>| value.clone().map(|value| (key.to_owned(), value));
+        let flags = [
+            flag("site.id", &self.site),
+            flag("bus.url", &self.nats),
+            flag("bus.creds", &self.creds),
+            flag("site.state_dir", &self.state_dir),
+        ];
+        let sources = Sources {
+            files: self.config.clone(),
+            flags: flags.into_iter().flatten().collect(),
+        };
+        Loaded::load(&sources).map_err(Failure::Config)
+    }
+
+    fn config(&self) -> Result<Config, Failure> {
+        self.load().map(|loaded| loaded.config)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Drive incidents from breakdown to arrival on a broker of its own, and show them as they happen.
+    Demo(demo::Demo),
+    /// Show or check the configuration.
+    #[command(subcommand)]
+    Config(commands::ConfigVerb),
+    /// Compare the broker's streams and queues with what the site needs, or bring them there (changes data).
+    #[command(subcommand)]
+    Topology(commands::TopologyVerb),
+    /// Send any command: `roadcall call offer.accept '{"offerId":"…"}'` (may change data).
+    Call(commands::Call),
+    /// Look at events and their catalogue.
+    #[command(subcommand)]
+    Event(event::EventVerb),
+    /// Create, look at and move incidents.
+    #[command(subcommand)]
+    Incident(commands::IncidentVerb),
+    /// Register and look at vendors.
+    #[command(subcommand)]
+    Vendor(commands::VendorVerb),
+    /// Look at and answer offers.
+    #[command(subcommand)]
+    Offer(commands::OfferVerb),
+    /// Look at tracking sessions and feed positions.
+    #[command(subcommand)]
+    Tracking(tracking::TrackingVerb),
+    /// Look at queues.
+    #[command(subcommand)]
+    Queue(commands::QueueVerb),
+    /// Look at dead letters.
+    #[command(subcommand)]
+    Dlq(commands::DlqVerb),
+}
+
+/// Parses the arguments, does what they say, and gives the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let usage = error.use_stderr();
+            // A closed pipe is the reader's choice.
+            let _ = error.print();
+            return ExitCode::from(if usage { 64 } else { 0 });
+        }
+    };
+    let json = cli.connection.json;
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(failure) => {
+            failure.print(json);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
+    let connection = cli.connection;
+    if !cli.role.is_empty() {
+        if cli.command.is_some() {
+            return Err(Failure::usage(
+                "--role runs roles and takes no command",
+                "leave one of the two out",
+            ));
+        }
+        return run::run(&connection, &cli.role);
+    }
+    let Some(command) = cli.command else {
+        return Err(Failure::usage(
+            "nothing to do",
+            "give --role or a command; see roadcall --help",
+        ));
+    };
+    if let Command::Config(verb) = command {
+        return commands::config(&connection, &verb);
+    }
+    let runtime = run::runtime()?;
+    runtime.block_on(async {
+        match command {
+            Command::Demo(demo) => demo.run(connection.json).await,
+            Command::Config(verb) => commands::config(&connection, &verb),
+            Command::Topology(verb) => commands::topology(&connection, verb).await,
+            Command::Call(call) => commands::call(&connection, call).await,
+            Command::Event(verb) => event::event(&connection, verb).await,
+            Command::Incident(verb) => commands::incident(&connection, verb).await,
+            Command::Vendor(verb) => commands::vendor(&connection, verb).await,
+            Command::Offer(verb) => commands::offer(&connection, verb).await,
+            Command::Tracking(verb) => tracking::tracking(&connection, verb).await,
+            Command::Queue(verb) => commands::queue(&connection, &verb).await,
+            Command::Dlq(verb) => commands::dlq(&connection, verb).await,
+        }
+    })
+}

@@ -1,0 +1,279 @@
+//! The sections of the configuration and their defaults. An empty text means "not set".
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::units::{Size, Span};
+use crate::event::Codec;
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+#[allow(missing_docs)] // see the sections
+pub struct Config {
+    pub site: Site,
+    pub bus: Bus,
+    pub broker: Broker,
+    pub engine: Engine,
+    pub archive: Archive,
+    pub dlq: Dlq,
+    pub rules: Rules,
+    pub incident: Incident,
+    pub matching: MatchingSection,
+    pub log: Log,
+}
+
+/// Which site this is and what it runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Site {
+    /// Name of the site, `[a-z0-9-]{1,32}`; `hub` is the centre.
+    pub id: String,
+    /// `dev`, `staging` or `prod`: decides how long the archive keeps events.
+    pub profile: Profile,
+    /// Where databases and the embedded broker live.
+    pub state_dir: PathBuf,
+    /// The roles of the site; topology holds their queues. `all` is every role that is built.
+    pub roles: Vec<String>,
+}
+
+/// See [`Site::profile`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)] // the names say it
+pub enum Profile {
+    Dev,
+    Staging,
+    Prod,
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        Self {
+            id: "hub".to_owned(),
+            profile: Profile::Dev,
+            state_dir: PathBuf::from("/var/lib/roadcall"),
+            roles: vec!["all".to_owned()],
+        }
+    }
+}
+
+/// How to reach the broker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Bus {
+    /// `nats://host:port`.
+    pub url: String,
+    /// Credentials file.
+    pub creds: String,
+    /// How events are written: `json` or `cbor`.
+    pub codec: Codec,
+    /// For the first connection.
+    pub connect_timeout: Span,
+    /// For each request.
+    pub request_timeout: Span,
+}
+
+impl Default for Bus {
+    fn default() -> Self {
+        Self {
+            url: "nats://127.0.0.1:4222".to_owned(),
+            creds: String::new(),
+            codec: Codec::Json,
+            connect_timeout: Span::secs(5),
+            request_timeout: Span::secs(5),
+        }
+    }
+}
+
+/// The broker that this process may run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Broker {
+    /// `embedded`, `external`, or `auto`: embedded for `--role all`, else external.
+    pub mode: BrokerMode,
+    /// The nats-server to run; else the bundled one, else the one on PATH.
+    pub binary: String,
+    /// Where it listens; port 0 picks a free one.
+    pub listen: String,
+    /// Its store; else `nats` in the state directory.
+    pub store_dir: String,
+    /// `always`, or how long the server may leave what it took unsynced.
+    pub sync_interval: String,
+    /// How much disk its streams may use.
+    pub max_file_store: Size,
+}
+
+/// See [`Broker::mode`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)] // the names say it
+pub enum BrokerMode {
+    Auto,
+    Embedded,
+    External,
+}
+
+impl Default for Broker {
+    fn default() -> Self {
+        Self {
+            mode: BrokerMode::Auto,
+            binary: String::new(),
+            listen: "127.0.0.1:4222".to_owned(),
+            store_dir: String::new(),
+            sync_interval: "always".to_owned(),
+            max_file_store: Size(10 << 30),
+        }
+    }
+}
+
+/// The engine's numbers (DESIGN 4).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Engine {
+    /// Inputs in one commit at the most.
+    pub batch_max: usize,
+    /// Tries before a letter.
+    pub max_deliver: u32,
+    /// From one try to the next.
+    pub retry_delay: Span,
+    /// How long a missing predecessor is waited for.
+    pub not_yet_max: Span,
+    /// When the server gives a delivery to somebody else.
+    pub ack_wait: Span,
+    /// How long outcomes are kept beyond the archive.
+    pub offline_max: Span,
+    /// How long a stop may take.
+    pub shutdown_grace: Span,
+    /// How long a command waits for its reply.
+    pub command_timeout: Span,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self {
+            batch_max: 256,
+            max_deliver: 3,
+            retry_delay: Span::secs(300),
+            not_yet_max: Span::secs(3600),
+            ack_wait: Span::secs(300),
+            offline_max: Span::days(7),
+            shutdown_grace: Span::secs(30),
+            command_timeout: Span::secs(5),
+        }
+    }
+}
+
+/// The archive stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Archive {
+    /// How long events are kept; empty: 90d in profile prod, else 30d.
+    pub max_age: String,
+    /// How large it may grow; a full archive is an error that outboxes wait out.
+    pub max_bytes: Size,
+    /// Copies: 1, or 3 on a clustered hub.
+    pub replicas: u32,
+}
+
+impl Default for Archive {
+    fn default() -> Self {
+        Self {
+            max_age: String::new(),
+            max_bytes: Size(8 << 30),
+            replicas: 1,
+        }
+    }
+}
+
+/// Dead letters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Dlq {
+    /// How long letters are kept.
+    pub max_age: Span,
+}
+
+impl Default for Dlq {
+    fn default() -> Self {
+        Self {
+            max_age: Span::days(14),
+        }
+    }
+}
+
+/// Routing rules.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Rules {
+    /// A rules file; else the shipped rules.
+    pub file: String,
+}
+
+/// The role incident (DOMAIN 5, timers).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Incident {
+    /// A vendor has at least this long to arrive.
+    pub arrival_min: Span,
+    /// Or this many times his estimate.
+    pub arrival_factor: f64,
+    /// From arrival to an escalation when the work is not done.
+    pub work_overdue: Span,
+    /// From payment_pending to an escalation when it is not closed.
+    pub payment_overdue: Span,
+}
+
+impl Default for Incident {
+    fn default() -> Self {
+        Self {
+            arrival_min: Span::secs(1800),
+            arrival_factor: 1.5,
+            work_overdue: Span::days(1),
+            payment_overdue: Span::days(7),
+        }
+    }
+}
+
+/// The role match (DOMAIN 5.11), until the platform's own configuration says otherwise.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct MatchingSection {
+    /// How long an offer stands.
+    pub offer_timeout: Span,
+    /// Rounds in one cycle.
+    pub rounds: u64,
+    /// Cycles without a dispatcher's request.
+    pub max_cycles: u64,
+    /// Offers in one round.
+    pub offers_per_round: usize,
+}
+
+impl Default for MatchingSection {
+    fn default() -> Self {
+        Self {
+            offer_timeout: Span::secs(120),
+            rounds: 3,
+            max_cycles: 3,
+            offers_per_round: 3,
+        }
+    }
+}
+
+/// What is logged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, or a filter like `info,roadcall::node=debug`.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,489 @@
+//! A running site: connects, checks the topology, builds the roles, and keeps them going until told to stop.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::clock::Clock;
+use super::engine::{Counts, Engine, Settings};
+use super::relay::Relay;
+use super::writer::{Job, Shared, Writer};
+use super::{commands, consumer, publisher};
+use crate::bus;
+use crate::bus::jetstream::JetStream;
+use crate::bus::topology::{self, Change, Class, Desired, QueueSpec};
+use crate::config::Config;
+use crate::event::{Id, Site, Source};
+use crate::role::audit::AuditRole;
+use crate::role::incident::{IncidentOptions, IncidentRole};
+use crate::role::matching::MatchRole;
+use crate::role::matching::settings::{Matching, Settings as MatchSettings};
+use crate::role::tracking::TrackingRole;
+use crate::role::vendor::VendorRole;
+use crate::role::{Role, RoleName};
+use crate::routing::Routes;
+use crate::store::{self, Identity, Options, Store, Synchronous};
+
+/// Why a site does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The broker.
+    #[error(transparent)]
+    Bus(#[from] bus::Error),
+    /// A role's database.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The rules.
+    #[error("rules {file}: {message}")]
+    Rules {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// The state directory can't be used.
+    #[error("the state directory {}: {message}", path.display())]
+    StateDir {
+        /// The directory or file.
+        path: PathBuf,
+        /// The system's words.
+        message: String,
+    },
+    /// Another process runs this role on this state directory.
+    #[error("role {role} already runs with {}", path.display())]
+    Locked {
+        /// The role.
+        role: RoleName,
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// Streams or queues are missing or differ.
+    #[error("the broker's topology is not what this site needs: {0}")]
+    Drift(String),
+    /// A role is not part of this build.
+    #[error("role {0} is not built yet")]
+    NotBuilt(RoleName),
+}
+
+/// The rules that a configuration names.
+///
+/// # Errors
+/// [`Error::Rules`] with the sentence of what is wrong.
+pub fn routes(config: &Config) -> Result<Routes, Error> {
+    if config.rules.file.is_empty() {
+        return Ok(Routes::shipped());
+    }
+    let file = config.rules.file.clone();
+    let fail = |message: String| Error::Rules {
+        file: file.clone(),
+        message,
+    };
+    let text = std::fs::read_to_string(&file).map_err(|error| fail(error.to_string()))?;
+    Routes::parse(&text).map_err(|error| fail(error.to_string()))
+}
+
+/// What the broker should have for `roles`. A target whose role is not listed is left out.
+#[must_use]
+pub fn desired(config: &Config, routes: &Routes, roles: &[RoleName]) -> Desired {
+    let queues = roles
+        .iter()
+        .filter_map(|role| role.queue())
+        .map(|queue| QueueSpec {
+            name: queue.to_owned(),
+            filters: routes.filters(queue),
+            ack_wait: config.engine.ack_wait.0,
+            max_deliver: config.engine.max_deliver,
+            max_ack_pending: 4 * config.engine.batch_max as u64,
+        });
+    Desired {
+        site: config.site.id.clone(),
+        archive_max_age: config.archive_max_age(),
+        archive_max_bytes: Some(config.archive.max_bytes.0),
+        letter_max_age: config.dlq.max_age.0,
+        replicas: config.archive.replicas,
+        queues: queues.filter(|queue| !queue.filters.is_empty()).collect(),
+    }
+}
+
+/// Makes what is missing, if `may_apply` (the process runs the broker itself), and refuses to go on with any other
+/// difference.
+///
+/// # Errors
+/// [`Error::Drift`] naming the objects.
+pub async fn settle_topology(
+    bus: &JetStream,
+    desired: &Desired,
+    may_apply: bool,
+) -> Result<(), Error> {
+    let mut left: Vec<Change> = Vec::new();
+    for change in topology::plan(bus, desired).await? {
+        if may_apply && change.change == Class::Safe {
+            topology::apply(bus, &change).await?;
+            tracing::info!(
+                object = change.object,
+                kind = change.kind,
+                "topology object made or updated"
+            );
+        } else {
+            left.push(change);
+        }
+    }
+    if left.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = left
+        .iter()
+        .map(|change| format!("{} {}", change.object, change.detail))
+        .collect();
+    Err(Error::Drift(names.join("; ")))
+}
+
+/// A role that runs.
+struct Started {
+    role: RoleName,
+    jobs: mpsc::Sender<Job>,
+    writer: std::thread::JoinHandle<Result<(), store::Error>>,
+    relay: std::thread::JoinHandle<()>,
+    relay_stop: CancellationToken,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    counts: Arc<Mutex<Counts>>,
+    _lock: File,
+}
+
+/// A running site.
+pub struct Node {
+    bus: JetStream,
+    started: Vec<Started>,
+    /// Cancelled by whoever wants the site to stop, and by a role that can't go on.
+    pub stop: CancellationToken,
+}
+
+impl Node {
+    /// Builds and starts `roles`; returns when all of them are ready.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn start(
+        bus: JetStream,
+        config: &Config,
+        roles: &[RoleName],
+        may_apply: bool,
+    ) -> Result<Self, Error> {
+        let routes = routes(config)?;
+        settle_topology(&bus, &desired(config, &routes, roles), may_apply).await?;
+        let state_dir = &config.site.state_dir;
+        std::fs::create_dir_all(state_dir).map_err(|error| Error::StateDir {
+            path: state_dir.clone(),
+            message: error.to_string(),
+        })?;
+        let shared_routes = Arc::new(RwLock::new(Arc::new(routes)));
+        let mut node = Self {
+            bus: bus.clone(),
+            started: Vec::new(),
+            stop: CancellationToken::new(),
+        };
+        let mut waiting = Vec::new();
+        for role in roles {
+            let (started, ready) =
+                start_role(&bus, config, *role, &shared_routes, &node.stop).await?;
+            waiting.push(ready);
+            node.started.push(started);
+        }
+        for ready in waiting {
+            // An error means that the writer ended; `wait` will say why.
+            let _ = ready.await;
+        }
+        for started in &mut node.started {
+            let specs: Vec<&str> = command_names(config, started.role);
+            if !specs.is_empty() {
+                let name = format!("roadcall-{}", started.role);
+                let service = bus
+                    .serve(&config.site.id, &name, env!("CARGO_PKG_VERSION"), &specs)
+                    .await?;
+                started.tasks.push(tokio::spawn(commands::serve(
+                    service,
+                    started.jobs.clone(),
+                    Clock,
+                )));
+            }
+        }
+        Ok(node)
+    }
+
+    /// What each role has done so far.
+    #[must_use]
+    pub fn counts(&self) -> Vec<(RoleName, Counts)> {
+        let read = |started: &Started| {
+            *started
+                .counts
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+        };
+        self.started
+            .iter()
+            .map(|started| (started.role, read(started)))
+            .collect()
+    }
+
+    /// Stops in order: no new work, the writers finish, the relays bring out what is left within `grace`.
+    ///
+    /// # Errors
+    /// The store error that made a role stop by itself.
+    pub async fn shutdown(self, grace: Duration) -> Result<(), Error> {
+        self.stop.cancel();
+        let mut first_error = None;
+        let mut relays = Vec::new();
+        for started in self.started {
+            started
+                .tasks
+                .iter()
+                .for_each(tokio::task::JoinHandle::abort);
+            started.relay_stop.cancel();
+            drop(started.jobs);
+            let (writer, role) = (started.writer, started.role);
+            let result = tokio::task::spawn_blocking(move || writer.join()).await;
+            match result {
+                Ok(Ok(Ok(()))) => tracing::info!(%role, "stopped"),
+                Ok(Ok(Err(error))) => {
+                    tracing::error!(%role, %error, "the store failed");
+                    first_error.get_or_insert(Error::Store(error));
+                }
+                _ => tracing::error!(%role, "the writer panicked"),
+            }
+            relays.push(started.relay);
+        }
+        let drained = tokio::task::spawn_blocking(move || {
+            relays.into_iter().for_each(|relay| drop(relay.join()))
+        });
+        if tokio::time::timeout(grace, drained).await.is_err() {
+            tracing::warn!(
+                "the outbox could not be emptied in time; it is sent after the next start"
+            );
+        }
+        self.bus.close().await;
+        first_error.map_or(Ok(()), Err)
+    }
+}
+
+fn command_names(config: &Config, role: RoleName) -> Vec<&'static str> {
+    build(config, role)
+        .map(|role| role.commands().iter().map(|spec| spec.name).collect())
+        .unwrap_or_default()
+}
+
+/// The role registry.
+fn build(config: &Config, role: RoleName) -> Option<Box<dyn Role>> {
+    let incident = &config.incident;
+    match role {
+        RoleName::Incident => Some(Box::new(IncidentRole::new(IncidentOptions {
+            arrival_min: incident.arrival_min.0,
+            arrival_factor: incident.arrival_factor,
+            work_overdue: incident.work_overdue.0,
+            payment_overdue: incident.payment_overdue.0,
+        }))),
+        RoleName::Vendor => Some(Box::new(VendorRole)),
+        RoleName::Match => Some(Box::new(MatchRole::new(match_settings(config)))),
+        RoleName::Tracking => Some(Box::new(TrackingRole)),
+        RoleName::Audit => Some(Box::new(AuditRole)),
+        _ => None,
+    }
+}
+
+fn match_settings(config: &Config) -> MatchSettings {
+    let section = &config.matching;
+    let matching = Matching {
+        offer_timeout_seconds: section.offer_timeout.0.as_secs_f64(),
+        rounds: section.rounds,
+        max_cycles: section.max_cycles,
+        offers_per_round: section.offers_per_round,
+        ..Matching::default()
+    };
+    MatchSettings {
+        matching,
+        ..MatchSettings::default()
+    }
+}
+
+/// The source of a role's own events (DOMAIN 1.1).
+fn source(role: RoleName) -> Option<Source> {
+    match role {
+        RoleName::Incident => Some(Source::Incident),
+        RoleName::Vendor => Some(Source::Vendor),
+        RoleName::Match => Some(Source::Match),
+        RoleName::Tracking => Some(Source::Tracking),
+        RoleName::Payments => Some(Source::Payment),
+        RoleName::Telephony => Some(Source::Telephony),
+        RoleName::Auth => Some(Source::Auth),
+        RoleName::Kb => Some(Source::Kb),
+        RoleName::Config => Some(Source::Config),
+        RoleName::Audit => Some(Source::Ops),
+        RoleName::Notifications | RoleName::Reporting => None,
+    }
+}
+
+fn lock(dir: &Path, role: RoleName) -> Result<File, Error> {
+    let path = dir.join(format!("{role}.lock"));
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| Error::StateDir {
+            path: path.clone(),
+            message: error.to_string(),
+        })?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| Error::Locked { role, path })?;
+    Ok(file)
+}
+
+async fn start_role(
+    bus: &JetStream,
+    config: &Config,
+    name: RoleName,
+    routes: &super::engine::SharedRoutes,
+    stop: &CancellationToken,
+) -> Result<(Started, oneshot::Receiver<()>), Error> {
+    let role = build(config, name).ok_or(Error::NotBuilt(name))?;
+    let dir = &config.site.state_dir;
+    let lock = lock(dir, name)?;
+    let site = Site::new(config.site.id.clone()).map_err(|error| Error::StateDir {
+        path: dir.clone(),
+        message: format!("site.id {error}"),
+    })?;
+    let path = dir.join(format!("{name}.db"));
+    let options = Options {
+        path: path.clone(),
+        synchronous: Synchronous::Full,
+        site: site.clone(),
+        role: name.as_str().to_owned(),
+        queue: name.queue().unwrap_or_default().to_owned(),
+        codec: config.bus.codec,
+    };
+    let now = Clock.now();
+    let fresh = Identity {
+        store_id: Id::from_uuid(uuid::Uuid::now_v7()),
+        epoch: format!("{:x}", now.ms()),
+    };
+    let store = Store::open(options, role.migrations(), &fresh)?;
+    let queue = name
+        .queue()
+        .filter(|queue| !routes_of(routes).filters(queue).is_empty());
+    let engine = Engine::new(store, role, Arc::clone(routes), settings(config));
+    let (jobs, receiver) = mpsc::channel(2 * config.engine.batch_max);
+    let (acks, ack_receiver) = mpsc::unbounded_channel();
+    let (ready, is_ready) = oneshot::channel();
+    let hint = Arc::new(Notify::new());
+    let counts = Arc::new(Mutex::new(Counts::default()));
+    let shared = Shared {
+        outbox: Arc::clone(&hint),
+        acks,
+        counts: Arc::clone(&counts),
+        stop: stop.clone(),
+    };
+    let writer = Writer {
+        engine,
+        bus: bus.clone(),
+        queue,
+        batch_max: config.engine.batch_max,
+        clock: Clock,
+        shared,
+    };
+    let writer = on_thread(format!("{name}-writer"), stop.clone(), move || {
+        writer.run(receiver, ready)
+    });
+    let relay = Relay::new(bus.clone(), &path, &site, source(name))?;
+    let relay_stop = CancellationToken::new();
+    // Twice the server's sync interval, 60 s at least; "always" is the least.
+    let interval = crate::routing::parse_duration(&config.broker.sync_interval).unwrap_or_default();
+    let keep = (2 * interval).max(Duration::from_secs(60));
+    let publish = publisher::Settings {
+        keep,
+        hint,
+        clock: Clock,
+    };
+    let (weak, stopping) = (jobs.downgrade(), relay_stop.clone());
+    let relay = on_thread(
+        format!("{name}-relay"),
+        CancellationToken::new(),
+        move || async move {
+            publisher::publish(relay, publish, weak, stopping).await;
+            Ok(())
+        },
+    );
+    let relay = std::thread::spawn(move || drop(relay.join()));
+    let mut tasks = Vec::new();
+    // Not aborted at a stop: it ends when the writer lets go of its sender.
+    tokio::spawn(consumer::acknowledge(bus.clone(), ack_receiver));
+    if let Some(queue) = queue {
+        let consume = consumer::consume(
+            bus.clone(),
+            queue,
+            config.engine.batch_max,
+            jobs.clone(),
+            stop.clone(),
+        );
+        tasks.push(tokio::spawn(consume));
+    }
+    Ok((
+        Started {
+            role: name,
+            jobs,
+            writer,
+            relay,
+            relay_stop,
+            tasks,
+            counts,
+            _lock: lock,
+        },
+        is_ready,
+    ))
+}
+
+fn routes_of(routes: &super::engine::SharedRoutes) -> Arc<Routes> {
+    routes
+        .read()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .clone()
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        batch_max: config.engine.batch_max,
+        max_deliver: config.engine.max_deliver,
+        retry_delay: config.engine.retry_delay.0,
+        not_yet_max: config.engine.not_yet_max.0,
+        inbox_horizon: config.archive_max_age() + config.engine.offline_max.0,
+        ..Settings::default()
+    }
+}
+
+/// Runs a future on a thread with a small runtime of its own. Its failure, or its panic, stops the site.
+fn on_thread<F, Fut>(
+    name: String,
+    stop: CancellationToken,
+    work: F,
+) -> std::thread::JoinHandle<Result<(), store::Error>>
+where
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = Result<(), store::Error>>,
+{
+    let body = move || {
+        let guard = stop.drop_guard();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime without I/O of its own can always be built");
+        let result = runtime.block_on(work());
+        drop(guard);
+        result
+    };
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(body)
+        .expect("the system has room for a thread at start")
+}

@@ -1,0 +1,70 @@
+//! A real nats-server per test, on a free port with a store of its own, killed on drop; and waiting for conditions.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use roadcall::broker::{Options, Running, start};
+use roadcall::bus::jetstream::{Config, JetStream};
+use tempfile::TempDir;
+
+/// The nats-server that `make broker` fetches.
+pub fn nats_server() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/broker/nats-server");
+    assert!(
+        path.is_file(),
+        "no nats-server at {}; run `make broker`",
+        path.display()
+    );
+    path
+}
+
+/// A broker and the directory that goes with it.
+pub struct Site {
+    pub broker: Running,
+    pub dir: TempDir,
+}
+
+/// Starts one.
+pub async fn site() -> Site {
+    let dir = TempDir::new().expect("a directory");
+    let options = Options {
+        binary: Some(nats_server()),
+        path_dirs: Vec::new(),
+        site: "hub".to_owned(),
+        listen: "127.0.0.1:0".to_owned(),
+        store_dir: dir.path().join("nats"),
+        sync_interval: "always".to_owned(),
+        max_file_store_bytes: 1 << 30,
+    };
+    Site {
+        broker: start(options).await.expect("the broker starts"),
+        dir,
+    }
+}
+
+/// Connects to it.
+pub async fn connect(site: &Site) -> JetStream {
+    let config = Config {
+        url: site.broker.url.clone(),
+        credentials: None,
+        name: "test".to_owned(),
+        connect_timeout: Duration::from_secs(5),
+        request_timeout: Duration::from_secs(5),
+    };
+    JetStream::connect(config).await.expect("connected")
+}
+
+/// Asks until the answer is there; fails with `what` after half a minute.
+pub async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    for _ in 0..600 {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{what} did not happen");
+}
