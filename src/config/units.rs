@@ -37,7 +37,10 @@ impl fmt::Display for Span {
             (60_000, "m"),
             (1_000, "s"),
         ];
-        match units.iter().find(|(unit, _)| ms > 0 && ms % unit == 0) {
+        match units
+            .iter()
+            .find(|(unit, _)| ms > 0 && ms.is_multiple_of(*unit))
+        {
             Some((unit, name)) => write!(f, "{}{name}", ms / unit),
             None => write!(f, "{ms}ms"),
         }
@@ -83,7 +86,7 @@ impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, unit) = SIZES
             .iter()
-            .find(|(_, unit)| self.0 > 0 && self.0 % unit == 0)
+            .find(|(_, unit)| self.0 > 0 && self.0.is_multiple_of(*unit))
             .unwrap_or(&SIZES[3]);
         write!(f, "{}{name}", self.0 / unit)
     }

@@ -35,7 +35,7 @@ pub async fn site() -> Site {
         listen: "127.0.0.1:0".to_owned(),
         store_dir: dir.path().join("nats"),
         sync_interval: "always".to_owned(),
-        max_file_store_bytes: 1 << 30,
+        max_file_store_bytes: 10 << 30,
     };
     Site {
         broker: start(options).await.expect("the broker starts"),
