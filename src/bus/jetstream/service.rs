@@ -136,6 +136,8 @@ impl JetStream {
                 }
             });
         }
+        // One round trip behind the subscriptions: when it is answered, the server routes commands to us.
+        self.api("INFO", &serde_json::Value::Null).await?;
         Ok(Service {
             requests,
             _service: service,
