@@ -145,6 +145,7 @@ pub async fn settle_topology(
 /// A role that runs.
 struct Started {
     role: RoleName,
+    queue: Option<&'static str>,
     jobs: mpsc::Sender<Job>,
     writer: std::thread::JoinHandle<Result<(), store::Error>>,
     relay: std::thread::JoinHandle<()>,
@@ -198,6 +199,13 @@ impl Node {
             let _ = ready.await;
         }
         for started in &mut node.started {
+            // Only now: while a writer recovers, the queue's deliveries are its own.
+            if let Some(queue) = started.queue {
+                let (jobs, batch_max) = (started.jobs.clone(), config.engine.batch_max);
+                let consume =
+                    consumer::consume(bus.clone(), queue, batch_max, jobs, node.stop.clone());
+                started.tasks.push(tokio::spawn(consume));
+            }
             let specs: Vec<&str> = command_names(config, started.role);
             if !specs.is_empty() {
                 let name = format!("roadcall-{}", started.role);
@@ -416,22 +424,13 @@ async fn start_role(
         },
     );
     let relay = std::thread::spawn(move || drop(relay.join()));
-    let mut tasks = Vec::new();
+    let tasks = Vec::new();
     // Not aborted at a stop: it ends when the writer lets go of its sender.
     tokio::spawn(consumer::acknowledge(bus.clone(), ack_receiver));
-    if let Some(queue) = queue {
-        let consume = consumer::consume(
-            bus.clone(),
-            queue,
-            config.engine.batch_max,
-            jobs.clone(),
-            stop.clone(),
-        );
-        tasks.push(tokio::spawn(consume));
-    }
     Ok((
         Started {
             role: name,
+            queue,
             jobs,
             writer,
             relay,

@@ -59,7 +59,7 @@ struct Inner {
     client: Client,
     epoch: Arc<AtomicU64>,
     request_timeout: Duration,
-    pulls: Mutex<HashMap<String, Arc<Mutex<Option<pull::Pull>>>>>,
+    pulls: Mutex<HashMap<String, Arc<Mutex<pull::Slot>>>>,
     /// API level and whether `EVENTS` takes atomic batches, with the epoch they were read in.
     features: Mutex<Option<(u64, Features)>>,
 }
@@ -203,6 +203,29 @@ impl JetStream {
             .await
     }
 
+    /// Makes the server hand out everything that is not acked anew, at once and in order.
+    async fn restart_delivery(&self, queue: &str) -> Result<QueueState, Error> {
+        let before = queue_state(&self.consumer_info(queue).await?);
+        let stream = self.stream(EVENTS).await?;
+        if before.delivered_seq > stream.last_seq {
+            // The stream was rolled back behind the consumer: sequences are given out again, and what comes under them
+            // is new. The inbox drops what is not.
+            tracing::warn!(
+                queue,
+                delivered_seq = before.delivered_seq,
+                last_seq = stream.last_seq,
+                "the archive was rolled back, the queue starts over"
+            );
+            self.reset_to(queue, stream.first_seq.max(1)).await?;
+        } else if self.features().await?.api_level >= LEVEL_RESET {
+            self.api(&format!("CONSUMER.RESET.{EVENTS}.{queue}"), &Value::Null)
+                .await?;
+        } else {
+            self.reset_to(queue, before.ack_floor_seq + 1).await?;
+        }
+        Ok(before)
+    }
+
     /// Makes `queue` start over at stream sequence `seq`: what is in hand is forgotten.
     ///
     /// # Errors
@@ -323,25 +346,7 @@ impl Bus for JetStream {
     async fn reset(&self, queue: &str) -> Result<QueueState, Error> {
         // Dropping the standing pull first: what it holds is handed out anew.
         self.inner.pulls.lock().await.remove(queue);
-        let before = queue_state(&self.consumer_info(queue).await?);
-        let stream = self.stream(EVENTS).await?;
-        if before.delivered_seq > stream.last_seq {
-            // The stream was rolled back behind the consumer: sequences are given out again, and what comes under them
-            // is new. The inbox drops what is not.
-            tracing::warn!(
-                queue,
-                delivered_seq = before.delivered_seq,
-                last_seq = stream.last_seq,
-                "the archive was rolled back, the queue starts over"
-            );
-            self.reset_to(queue, stream.first_seq.max(1)).await?;
-        } else if self.features().await?.api_level >= LEVEL_RESET {
-            self.api(&format!("CONSUMER.RESET.{EVENTS}.{queue}"), &Value::Null)
-                .await?;
-        } else {
-            self.reset_to(queue, before.ack_floor_seq + 1).await?;
-        }
-        Ok(before)
+        self.restart_delivery(queue).await
     }
 
     async fn queue(&self, queue: &str) -> Result<QueueState, Error> {

@@ -14,8 +14,15 @@ use crate::bus::{AckToken, Delivery, EVENTS, Error, StreamId};
 /// Messages that the server may send ahead of our asking.
 const AHEAD: usize = 1024;
 
+/// A queue's pull, if it has one, and whether the last one broke with deliveries in it.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    pull: Option<Pull>,
+    broken: bool,
+}
+
 /// A running pull.
-pub(super) struct Pull {
+struct Pull {
     messages: pull::Stream,
     stream: StreamId,
 }
@@ -35,7 +42,7 @@ impl JetStream {
         max: usize,
         wait: Duration,
     ) -> Result<Vec<Delivery>, Error> {
-        let slot: Arc<Mutex<Option<Pull>>> = Arc::clone(
+        let slot: Arc<Mutex<Slot>> = Arc::clone(
             self.inner
                 .pulls
                 .lock()
@@ -44,10 +51,15 @@ impl JetStream {
                 .or_default(),
         );
         let mut slot = slot.lock().await;
-        if slot.is_none() {
-            *slot = Some(self.open_pull(queue).await?);
+        if slot.broken {
+            // What the broken pull had taken would come again only after ack_wait.
+            self.restart_delivery(queue).await?;
+            slot.broken = false;
         }
-        let Some(pull) = slot.as_mut() else {
+        if slot.pull.is_none() {
+            slot.pull = Some(self.open_pull(queue).await?);
+        }
+        let Some(pull) = slot.pull.as_mut() else {
             return Ok(Vec::new());
         };
         let mut deliveries = Vec::new();
@@ -72,8 +84,10 @@ impl JetStream {
             }
         };
         if broken {
-            // Made anew by the next fetch; the server keeps what it had sent and was not acked.
-            *slot = None;
+            *slot = Slot {
+                pull: None,
+                broken: true,
+            };
         }
         Ok(deliveries)
     }
