@@ -67,7 +67,7 @@ impl Loaded {
             ($($name:ident),+) => {$(
                 match figment.extract_inner(stringify!($name)) {
                     Ok(section) => config.$name = section,
-                    Err(error) => problems.extend(error.into_iter().map(of_figment)),
+                    Err(error) => problems.extend(error.into_iter().map(|error| of_section(stringify!($name), error))),
                 }
             )+};
         }
@@ -214,6 +214,24 @@ fn of_figment(error: figment::Error) -> Problem {
         origin,
         message: error.kind.to_string(),
         help: None,
+    }
+}
+
+/// The same for one section: figment puts the section's name behind the path within it.
+fn of_section(section: &str, error: figment::Error) -> Problem {
+    let within: Vec<&str> = error
+        .path
+        .iter()
+        .map(String::as_str)
+        .filter(|name| *name != section)
+        .collect();
+    let key = std::iter::once(section)
+        .chain(within)
+        .collect::<Vec<_>>()
+        .join(".");
+    Problem {
+        key,
+        ..of_figment(error)
     }
 }
 
