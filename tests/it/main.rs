@@ -1,5 +1,6 @@
 //! The integration tests: one crate, a module per subject.
 
+mod crash;
 mod simulation;
 mod site;
 mod support;
