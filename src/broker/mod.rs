@@ -189,6 +189,7 @@ async fn version_of(binary: &Path) -> Result<String, Error> {
     };
     let output = Command::new(binary)
         .arg("--version")
+        .stdin(Stdio::piped())
         .output()
         .await
         .map_err(|error| fail(error.to_string()))?;
@@ -266,8 +267,9 @@ fn spawn(binary: &Path, config: &Path) -> Result<Child, Error> {
     let mut child = Command::new(binary)
         .arg("--config")
         .arg(config)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        // Pipes, not /dev/null: a root without devices is enough. It reads no input and logs to stderr.
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         // A signal from the terminal is ours to pass on, after the roles have stopped.
         .process_group(0)

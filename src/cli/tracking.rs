@@ -168,13 +168,7 @@ async fn feed(
     let mut last = Value::Null;
     if let Some(seed) = shuffle {
         let mut doubled: Vec<&Fix> = fixes.iter().chain(&fixes).collect();
-        let mut random = seed;
-        for at in (1..doubled.len()).rev() {
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            doubled.swap(at, (random >> 33) as usize % (at + 1));
-        }
+        fastrand::Rng::with_seed(seed).shuffle(&mut doubled);
         for chunk in doubled.chunks(100) {
             last = client
                 .call(

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod commands;
 pub mod consumer;
 pub mod engine;
+pub mod latency;
 pub mod letter;
 pub mod publisher;
 pub mod relay;

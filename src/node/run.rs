@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
 use super::engine::{Counts, Engine, Settings};
+use super::latency::Latency;
 use super::relay::Relay;
 use super::writer::{Job, Shared, Writer};
 use super::{commands, consumer, publisher};
@@ -152,6 +153,7 @@ struct Started {
     relay_stop: CancellationToken,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     counts: Arc<Mutex<Counts>>,
+    latency: Latency,
     _lock: File,
 }
 
@@ -235,6 +237,16 @@ impl Node {
             .iter()
             .map(|started| (started.role, read(started)))
             .collect()
+    }
+
+    /// How long events took from the archive to their committed outcome, all roles together.
+    #[must_use]
+    pub fn latency(&self) -> Latency {
+        let all = Latency::default();
+        self.started
+            .iter()
+            .for_each(|started| all.add(&started.latency));
+        all
     }
 
     /// Stops in order: no new work, the writers finish, the relays bring out what is left within `grace`.
@@ -387,7 +399,9 @@ async fn start_role(
     let (ready, is_ready) = oneshot::channel();
     let hint = Arc::new(Notify::new());
     let counts = Arc::new(Mutex::new(Counts::default()));
+    let latency = Latency::default();
     let shared = Shared {
+        latency: latency.clone(),
         outbox: Arc::clone(&hint),
         acks,
         counts: Arc::clone(&counts),
@@ -437,6 +451,7 @@ async fn start_role(
             relay_stop,
             tasks,
             counts,
+            latency,
             _lock: lock,
         },
         is_ready,

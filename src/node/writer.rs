@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
 use super::engine::{Counts, Engine, Incoming, StepOutput, Work};
+use super::latency::Latency;
 use crate::bus::{AckToken, Bus};
 use crate::event::{Id, Ts};
 use crate::role::{Command, Mode, Rejection};
@@ -39,6 +40,8 @@ pub struct Shared {
     pub acks: mpsc::UnboundedSender<Vec<AckToken>>,
     /// What happened so far.
     pub counts: Arc<Mutex<Counts>>,
+    /// From the archive to the committed outcome.
+    pub latency: Latency,
     /// Ends when the process should stop.
     pub stop: CancellationToken,
 }
@@ -122,6 +125,7 @@ impl<B: Bus> Writer<B> {
                 }
             }
         }
+        let received_ms: Vec<i64> = work.iter().filter_map(received_ms).collect();
         let output = loop {
             match self.engine.step(self.clock.now(), &work) {
                 Ok(output) => break output,
@@ -133,6 +137,11 @@ impl<B: Bus> Writer<B> {
                 }
             }
         };
+        let now_ms = self.clock.now().ms();
+        for received_ms in received_ms {
+            let latency_ms = u64::try_from(now_ms - received_ms).unwrap_or(0);
+            self.shared.latency.record(latency_ms);
+        }
         self.hand_out(output, &mut askers);
         Ok(())
     }
@@ -237,5 +246,13 @@ impl<B: Bus> Writer<B> {
             self.hand_out(output, &mut HashMap::new());
         }
         Ok(())
+    }
+}
+
+/// When the archive took a delivery, Unix milliseconds; nothing for other work.
+fn received_ms(work: &Work) -> Option<i64> {
+    match work {
+        Work::Delivery(incoming) => Some(incoming.delivery.received_at_ms),
+        _ => None,
     }
 }

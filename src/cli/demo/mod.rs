@@ -1,0 +1,188 @@
+//! `roadcall demo`: a whole site on a broker of its own, and incidents driven through it by the commands that apps use.
+
+mod show;
+mod story;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use self::show::Show;
+use self::story::{Story, story, until};
+use super::client::{Client, connect};
+use super::failure::Failure;
+use super::run::{broker_options, logging};
+use super::tracking::{parse_trace, read_trace};
+use crate::bus::jetstream::JetStream;
+use crate::bus::{Bus, DLQ, EVENTS};
+use crate::config::Config;
+use crate::event::Point;
+use crate::node::run::Node;
+use crate::role::RoleName;
+
+/// A real drive, for those who name no other.
+const TRACE: &str = include_str!("../../../tests/data/traces/car-round-trip.csv");
+
+#[derive(Debug, Args)]
+pub(super) struct Demo {
+    /// How many incidents.
+    #[arg(long, default_value_t = 1)]
+    incidents: u32,
+    /// A GPS trace that the vendors follow (time,lat,lon,speed_kmh).
+    #[arg(long, value_name = "CSV")]
+    trace: Option<PathBuf>,
+    /// So many times faster than recorded.
+    #[arg(long, default_value_t = 60.0)]
+    pace: f64,
+    /// Keep databases and broker store here.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+}
+
+impl Demo {
+    pub(super) async fn run(self, json: bool) -> Result<ExitCode, Failure> {
+        if !(self.pace.is_finite() && self.pace > 0.0) {
+            return Err(Failure::usage(
+                "--pace is not over 0",
+                "60 plays an hour in a minute",
+            ));
+        }
+        let trace = match &self.trace {
+            Some(path) => read_trace(path)?,
+            None => parse_trace(TRACE).map_err(|error| Failure::other(error, ""))?,
+        };
+        let temporary = tempfile::tempdir()
+            .map_err(|error| Failure::other(format!("no temporary directory: {error}"), ""))?;
+        let mut config = Config::default();
+        config.site.state_dir = self
+            .keep
+            .clone()
+            .unwrap_or_else(|| temporary.path().to_owned());
+        config.broker.listen = "127.0.0.1:0".to_owned();
+        config.log.level = "error".to_owned();
+        logging(&config);
+        let broker = crate::broker::start(broker_options(&config)).await?;
+        config.bus.url.clone_from(&broker.url);
+        let result = tokio::select! {
+            result = self.site(&config, &trace, json) => result,
+            // The broker must not outlive the demo; the rest is in a directory that goes away, or is kept as it is.
+            _ = tokio::signal::ctrl_c() => Err(Failure::other("stopped by Ctrl-C", "")),
+        };
+        broker.shutdown().await;
+        result
+    }
+
+    async fn site(
+        &self,
+        config: &Config,
+        trace: &[(i64, Point)],
+        json: bool,
+    ) -> Result<ExitCode, Failure> {
+        let bus = connect(config, "roadcall-demo").await?;
+        let node = Node::start(bus.clone(), config, &RoleName::BUILT, true).await?;
+        let apps = connect(config, "roadcall-demo-apps").await?;
+        let client = Client::new(apps, &config.site.id, "operator:demo");
+        if !json {
+            let version = bus.server_version();
+            println!("A whole site runs: {} on nats-server {version}.", names());
+        }
+        let last_seq = Arc::new(OnceLock::new());
+        let shown_to = Arc::clone(&last_seq);
+        let show =
+            Show::new(json, self.incidents).run(bus.clone(), move || shown_to.get().copied());
+        let show = tokio::spawn(show);
+        let stories = (0..self.incidents).map(|n| story(client.clone(), n, trace, self.pace));
+        let ended = futures::future::try_join_all(stories).await?;
+        settle(&bus).await?;
+        // Nobody else reads or sets it.
+        let _ = last_seq.set(bus.stream(EVENTS).await?.last_seq);
+        show.await
+            .map_err(|error| Failure::other(format!("the timeline: {error}"), ""))?;
+        let code = summary(&bus, &node, &ended, json).await?;
+        node.shutdown(Duration::from_secs(10)).await?;
+        Ok(code)
+    }
+}
+
+fn names() -> String {
+    RoleName::BUILT
+        .iter()
+        .map(|role| role.as_str())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Waits until every queue is empty.
+async fn settle(bus: &JetStream) -> Result<(), Failure> {
+    until("the queues to empty", || async {
+        for queue in RoleName::BUILT.iter().filter_map(|role| role.queue()) {
+            let state = bus.queue(queue).await?;
+            if state.pending + state.ack_pending > 0 {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    })
+    .await
+}
+
+async fn summary(
+    bus: &JetStream,
+    node: &Node,
+    stories: &[Story],
+    json: bool,
+) -> Result<ExitCode, Failure> {
+    let events = bus.stream(EVENTS).await?.messages;
+    let letters = bus.stream(DLQ).await?.messages;
+    let arrived = stories.iter().filter(|story| story.arrived).count();
+    let repeated = repeated_effects(bus).await?;
+    let latency = node.latency();
+    let (p50, p99) = (latency.quantile_ms(0.5), latency.quantile_ms(0.99));
+    if json {
+        println!(
+            "{}",
+            json!({
+                "incidents": stories.len(), "arrived": arrived, "closed": 0, "events": events,
+                "deadLetters": letters, "duplicateEffects": repeated, "publishToHandledMs": { "p50": p50, "p99": p99 },
+            })
+        );
+    } else {
+        println!(
+            "\n{arrived} of {} incidents have a vendor on the spot. {events} events, {letters} dead letters, \
+             {repeated} duplicate effects. From published to handled: p50 {p50} ms, p99 {p99} ms.",
+            stories.len()
+        );
+        for story in stories.iter().filter(|story| !story.arrived) {
+            println!("incident {} did not end as it should", story.incident + 1);
+        }
+    }
+    let well = arrived == stories.len() && letters == 0 && repeated == 0;
+    Ok(ExitCode::from(u8::from(!well)))
+}
+
+/// How many incidents' events that happen once are in the archive more than once: an arrival, an assignment.
+async fn repeated_effects(bus: &JetStream) -> Result<u64, Failure> {
+    let mut seen: BTreeMap<String, u64> = BTreeMap::new();
+    for once in [
+        "tracking.VendorArrived",
+        "incident.IncidentAssigned",
+        "match.OfferAccepted",
+    ] {
+        let subject = format!("roadcall.*.{once}.*");
+        let mut from = 1;
+        loop {
+            let stored = bus.read(EVENTS, &subject, from, 1000, true).await?;
+            let Some(last) = stored.last() else { break };
+            from = last.seq + 1;
+            for message in &stored {
+                *seen.entry(message.subject.clone()).or_default() += 1;
+            }
+        }
+    }
+    Ok(seen.values().map(|count| count - 1).sum())
+}

@@ -1,0 +1,186 @@
+//! One breakdown, told by the commands that a driver's and a vendor's app send.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::bus::{Bus, EVENTS};
+use crate::cli::client::Client;
+use crate::cli::failure::Failure;
+use crate::event::{Fix, Id, Point, Ts, ids};
+use crate::node::clock::Clock;
+
+/// How one ended.
+pub(super) struct Story {
+    pub incident: u32,
+    pub arrived: bool,
+}
+
+fn person(kind: &str, n: u32) -> Id {
+    ids::derive_v7(1, &[b"demo", kind.as_bytes(), &n.to_be_bytes()])
+}
+
+/// The drive of story `n`: where the truck stands and how the vendor gets there, in milliseconds from his start.
+///
+/// Each breakdown has its own district, so that every vendor gets his own job. The farthest point of a recorded round
+/// trip is where the truck stands.
+fn drive(n: u32, trace: &[(i64, Point)]) -> Vec<(i64, Point)> {
+    let shift = f64::from(n % 40) * 2.0 - 40.0;
+    let moved = |(ms, point): &(i64, Point)| {
+        let lat = (point.lat - shift).clamp(-89.0, 89.0);
+        (
+            *ms,
+            Point {
+                lat,
+                lon: point.lon,
+            },
+        )
+    };
+    let mut path: Vec<(i64, Point)> = trace.iter().map(moved).collect();
+    let home = path[0].1;
+    let miles = |at: &usize| home.distance_miles(&path[*at].1);
+    let farthest = (0..path.len()).max_by(|a, b| miles(a).total_cmp(&miles(b)));
+    path.truncate(farthest.unwrap_or(0) + 1);
+    path
+}
+
+/// Registers a vendor, reports a breakdown near him, takes the job, drives, arrives.
+pub(super) async fn story(
+    client: Client,
+    n: u32,
+    trace: &[(i64, Point)],
+    pace: f64,
+) -> Result<Story, Failure> {
+    let path = drive(n, trace);
+    let (home, goal) = (path[0].1, path[path.len() - 1].1);
+    let vendor = person("vendor", n);
+    let as_vendor = client.acting(&format!("vendor:{vendor}"));
+    as_vendor.call("vendor.register", &profile(n, home)).await?;
+    let approve = json!({ "vendorId": vendor, "backgroundCheckStatus": "approved" });
+    client.call("vendor.verify", &approve).await?;
+    known_to_matching(&client, vendor).await?;
+    let as_driver = client.acting(&format!("driver:{}", person("driver", n)));
+    let request = format!("demo-{n}");
+    let report =
+        json!({ "type": "tire", "lat": goal.lat, "lon": goal.lon, "clientRequestId": request });
+    let incident = as_driver.call("incident.create", &report).await?["incidentId"].clone();
+    let of_incident = json!({ "incidentId": incident });
+    let offer = until("an offer", || async {
+        let offers = as_vendor.call("offer.list", &of_incident).await?;
+        Ok(offers["items"].get(0).map(|offer| offer["offerId"].clone()))
+    })
+    .await?;
+    as_vendor
+        .call("offer.accept", &json!({ "offerId": offer }))
+        .await?;
+    let session = until("a tracking session", || async {
+        found(as_vendor.call("tracking.get", &of_incident).await)
+    })
+    .await?["sessionId"]
+        .clone();
+    set_out(&client, &as_vendor, &incident).await?;
+    report_drive(&as_vendor, &session, &path, pace).await?;
+    let arrived = until("the arrival", || async {
+        let now = client.call("incident.get", &of_incident).await?;
+        Ok((now["status"] == "vendor_arrived").then_some(()))
+    })
+    .await;
+    Ok(Story {
+        incident: n,
+        arrived: arrived.is_ok(),
+    })
+}
+
+/// The vendor says that he is on his way.
+async fn set_out(client: &Client, as_vendor: &Client, incident: &Value) -> Result<(), Failure> {
+    let of_incident = json!({ "incidentId": incident });
+    let version = until("the assignment", || async {
+        let now = client.call("incident.get", &of_incident).await?;
+        Ok((now["status"] == "vendor_assigned").then(|| now["version"].clone()))
+    })
+    .await?;
+    let update =
+        json!({ "incidentId": incident, "status": "vendor_en_route", "expectedVersion": version });
+    as_vendor.call("incident.update_status", &update).await?;
+    Ok(())
+}
+
+async fn report_drive(
+    as_vendor: &Client,
+    session: &Value,
+    path: &[(i64, Point)],
+    pace: f64,
+) -> Result<(), Failure> {
+    let start = Clock.now();
+    for (ms, point) in path {
+        let at = Ts::from_ms(start.ms() + (*ms as f64 / pace) as i64);
+        tokio::time::sleep(Clock.until(at)).await;
+        let body = json!({ "sessionId": session, "fix": Fix::at(*point, at) });
+        let session = as_vendor.call("tracking.report_fix", &body).await?;
+        if session["status"] == "arrived" {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until matching has handled everything that is in the archive about the vendor, his approval included: before
+/// that he is no candidate, and the next look for one is a round later.
+async fn known_to_matching(client: &Client, vendor: Id) -> Result<(), Failure> {
+    let about_him = format!("roadcall.*.vendor.*.{vendor}");
+    until("matching to learn of the vendor", || async {
+        let events = client.bus.read(EVENTS, &about_him, 1, 100, true).await?;
+        let approved = events
+            .iter()
+            .rev()
+            .find(|event| event.subject.contains(".VendorUpdated."));
+        let Some(approved) = approved else {
+            return Ok(None);
+        };
+        let queue = client.bus.queue("match-queue").await?;
+        Ok(
+            (queue.ack_floor_seq >= approved.seq || queue.pending + queue.ack_pending == 0)
+                .then_some(()),
+        )
+    })
+    .await
+}
+
+fn profile(n: u32, place: Point) -> Value {
+    let day = json!({ "open": "00:00", "close": "24:00" });
+    let week: serde_json::Map<String, Value> = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+        .iter()
+        .map(|name| ((*name).to_owned(), day.clone()))
+        .collect();
+    json!({
+        "businessName": format!("Tire Service {}", n + 1), "contactName": "Demo", "phone": "+15550001111",
+        "capabilities": ["tire_repair", "tire_replacement"], "location": place, "coverageRadiusMiles": 50,
+        "timezone": "UTC", "insuranceExpiry": "2099-12-31", "operatingHours": week,
+        "pricing": { "tire_repair": { "basePriceCents": 15000, "perMileCents": 350 } }
+    })
+}
+
+fn found(reply: Result<Value, Failure>) -> Result<Option<Value>, Failure> {
+    match reply {
+        Ok(value) => Ok(Some(value)),
+        Err(Failure::Refused(error)) if error["code"] == "NOT_FOUND" => Ok(None),
+        Err(other) => Err(other),
+    }
+}
+
+/// Asks until there is something, for at most half a minute.
+pub(super) async fn until<T, F>(what: &str, mut ask: impl FnMut() -> F) -> Result<T, Failure>
+where
+    F: Future<Output = Result<Option<T>, Failure>>,
+{
+    for _ in 0..600 {
+        if let Some(found) = ask().await? {
+            return Ok(found);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Err(Failure::other(
+        format!("the demo waited 30 s for {what}"),
+        "the log says more; try --keep DIR",
+    ))
+}
