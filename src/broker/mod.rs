@@ -1,7 +1,10 @@
 //! The nats-server that this process may run: found, configured, started, watched, stopped (DESIGN 9).
 
+mod leftover;
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -47,6 +50,12 @@ pub enum Error {
         path: PathBuf,
         /// The system's words.
         message: String,
+    },
+    /// Another process runs one on this store.
+    #[error("another roadcall runs a nats-server on this store: {} is locked", path.display())]
+    Running {
+        /// The lock file.
+        path: PathBuf,
     },
     /// It ended or did not answer.
     #[error("nats-server did not start: {0}")]
@@ -106,19 +115,24 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         message: error.to_string(),
     };
     std::fs::create_dir_all(&options.store_dir).map_err(|error| fail(&options.store_dir, error))?;
+    let lock = leftover::lock(&options.store_dir)?;
     let config = options.store_dir.join("nats-server.conf");
+    leftover::end(&options.store_dir, &config).await;
     std::fs::write(
         &config,
         config_text(&options, &host, port, monitor, numbers(&version)),
     )
     .map_err(|error| fail(&config, error))?;
-    let child = spawn(&binary, &config)?;
+    let last_words = LastWords::default();
+    let child = spawn(&binary, &config, &last_words)?;
     let stop = CancellationToken::new();
     let mut watched = Watched {
         binary,
         config,
         child,
+        last_words,
         stop: stop.clone(),
+        _lock: lock,
     };
     watched.wait_ready(monitor).await?;
     let watcher = tokio::spawn(async move { watched.watch().await });
@@ -256,14 +270,33 @@ fn config_text(
     };
     format!(
         "# Written by roadcall at each start; changes here are lost.\nserver_name: {site}\nlisten: \"{host}:{port}\"\n\
-         http: \"127.0.0.1:{monitor}\"\nping_interval: \"10s\"\nping_max: 2\nmax_payload: 1MB\n{flags}\
+         http: \"127.0.0.1:{monitor}\"\npid_file: \"{}\"\nping_interval: \"10s\"\nping_max: 2\nmax_payload: 1MB\n{flags}\
          jetstream {{ store_dir: \"{}\", domain: \"{site}\", sync_interval: \"{sync_interval}\", \
          max_file_store: {max_file_store_bytes} }}\n",
+        store_dir.join(leftover::PID_FILE).display(),
         store_dir.display()
     )
 }
 
-fn spawn(binary: &Path, config: &Path) -> Result<Child, Error> {
+/// The last fatal line that the server wrote: what a person wants to know when it does not start.
+#[derive(Debug, Clone, Default)]
+struct LastWords(Arc<Mutex<Option<String>>>);
+
+impl LastWords {
+    fn set(&self, line: &str) {
+        let words = line.split_once("[FTL] ").map_or(line, |(_, words)| words);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(words.to_owned());
+    }
+
+    fn get(&self) -> Option<String> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+fn spawn(binary: &Path, config: &Path, last_words: &LastWords) -> Result<Child, Error> {
     let mut child = Command::new(binary)
         .arg("--config")
         .arg(config)
@@ -280,9 +313,13 @@ fn spawn(binary: &Path, config: &Path) -> Result<Child, Error> {
             message: error.to_string(),
         })?;
     if let Some(stderr) = child.stderr.take() {
+        let last_words = last_words.clone();
         tokio::spawn(async move {
             let mut lines = BufReader::new(stderr).lines();
             while let Ok(Some(line)) = lines.next_line().await {
+                if line.contains("[FTL]") {
+                    last_words.set(&line);
+                }
                 if line.contains("[ERR]") || line.contains("[FTL]") {
                     tracing::error!(broker = line, "nats-server says");
                 } else if line.contains("[WRN]") {
@@ -300,7 +337,10 @@ struct Watched {
     binary: PathBuf,
     config: PathBuf,
     child: Child,
+    last_words: LastWords,
     stop: CancellationToken,
+    /// Held until the server has ended.
+    _lock: std::fs::File,
 }
 
 impl Watched {
@@ -308,9 +348,12 @@ impl Watched {
         let started = tokio::time::timeout(START_MAX, async {
             loop {
                 if let Ok(Some(status)) = self.child.try_wait() {
-                    return Err(Error::NotStarted(format!(
-                        "it ended with {status}; run it by hand to see why"
-                    )));
+                    // Its last line may still be on its way through the pipe.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    let words = self.last_words.get();
+                    return Err(Error::NotStarted(
+                        words.unwrap_or_else(|| format!("it ended with {status}")),
+                    ));
                 }
                 if jetstream_answers(monitor).await {
                     return Ok(());
@@ -336,7 +379,7 @@ impl Watched {
             }
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(Duration::from_secs(10));
-            match spawn(&self.binary, &self.config) {
+            match spawn(&self.binary, &self.config, &self.last_words) {
                 Ok(child) => self.child = child,
                 Err(error) => tracing::error!(%error, "nats-server can't be started again"),
             }

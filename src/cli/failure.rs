@@ -23,6 +23,8 @@ pub(super) enum Failure {
     Call(CallError),
     /// A role's refusal: the `error` object of DOMAIN 1.3.
     Refused(Value),
+    /// Nobody reads what is printed any more.
+    Closed,
     /// Something else, in a sentence, with what to do.
     Other(String, String),
 }
@@ -39,6 +41,7 @@ impl Failure {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(..) | Self::Config(_) => 64,
+            Self::Closed => 0,
             Self::Node(node::run::Error::Rules { .. } | node::run::Error::NotBuilt(_)) => 64,
             _ => 1,
         }
@@ -86,6 +89,7 @@ impl Failure {
                     .map(|field| format!("field: {field}"));
                 vec![(text("code"), text("message"), field)]
             }
+            Self::Closed => Vec::new(),
             Self::Other(message, help) => one("RC0002", message.clone(), help),
         }
     }
@@ -127,6 +131,7 @@ fn broker_code(error: &broker::Error) -> &'static str {
         broker::Error::TooOld { .. } => "RC0212",
         broker::Error::Directory { .. } => "RC0213",
         broker::Error::NotStarted(_) => "RC0214",
+        broker::Error::Running { .. } => "RC0215",
     }
 }
 

@@ -3,13 +3,21 @@
 //! Data goes to stdout, everything else to stderr. Exit codes: 0 ok, 1 failed, 2 differences or letters found, 64 usage
 //! or configuration.
 
+mod call;
 mod client;
-mod commands;
+mod config;
 mod demo;
+mod dlq;
 mod event;
 mod failure;
+mod incident;
+mod offer;
+mod output;
+mod queue;
 mod run;
+mod topology;
 mod tracking;
+mod vendor;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -92,33 +100,33 @@ enum Command {
     Demo(demo::Demo),
     /// Show or check the configuration.
     #[command(subcommand)]
-    Config(commands::ConfigVerb),
+    Config(config::ConfigVerb),
     /// Compare the broker's streams and queues with what the site needs, or bring them there (changes data).
     #[command(subcommand)]
-    Topology(commands::TopologyVerb),
+    Topology(topology::TopologyVerb),
     /// Send any command: `roadcall call offer.accept '{"offerId":"…"}'` (may change data).
-    Call(commands::Call),
+    Call(call::Call),
     /// Look at events and their catalogue.
     #[command(subcommand)]
     Event(event::EventVerb),
     /// Create, look at and move incidents.
     #[command(subcommand)]
-    Incident(commands::IncidentVerb),
+    Incident(incident::IncidentVerb),
     /// Register and look at vendors.
     #[command(subcommand)]
-    Vendor(commands::VendorVerb),
+    Vendor(vendor::VendorVerb),
     /// Look at and answer offers.
     #[command(subcommand)]
-    Offer(commands::OfferVerb),
+    Offer(offer::OfferVerb),
     /// Look at tracking sessions and feed positions.
     #[command(subcommand)]
     Tracking(tracking::TrackingVerb),
     /// Look at queues.
     #[command(subcommand)]
-    Queue(commands::QueueVerb),
+    Queue(queue::QueueVerb),
     /// Look at dead letters.
     #[command(subcommand)]
-    Dlq(commands::DlqVerb),
+    Dlq(dlq::DlqVerb),
 }
 
 /// Parses the arguments, does what they say, and gives the exit code.
@@ -161,22 +169,22 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         ));
     };
     if let Command::Config(verb) = command {
-        return commands::config(&connection, &verb);
+        return config::config(&connection, &verb);
     }
     let runtime = run::runtime()?;
     runtime.block_on(async {
         match command {
             Command::Demo(demo) => demo.run(connection.json).await,
-            Command::Config(verb) => commands::config(&connection, &verb),
-            Command::Topology(verb) => commands::topology(&connection, verb).await,
-            Command::Call(call) => commands::call(&connection, call).await,
+            Command::Config(verb) => config::config(&connection, &verb),
+            Command::Topology(verb) => topology::topology(&connection, verb).await,
+            Command::Call(call) => call::call(&connection, call).await,
             Command::Event(verb) => event::event(&connection, verb).await,
-            Command::Incident(verb) => commands::incident(&connection, verb).await,
-            Command::Vendor(verb) => commands::vendor(&connection, verb).await,
-            Command::Offer(verb) => commands::offer(&connection, verb).await,
+            Command::Incident(verb) => incident::incident(&connection, verb).await,
+            Command::Vendor(verb) => vendor::vendor(&connection, verb).await,
+            Command::Offer(verb) => offer::offer(&connection, verb).await,
             Command::Tracking(verb) => tracking::tracking(&connection, verb).await,
-            Command::Queue(verb) => commands::queue(&connection, &verb).await,
-            Command::Dlq(verb) => commands::dlq(&connection, verb).await,
+            Command::Queue(verb) => queue::queue(&connection, &verb).await,
+            Command::Dlq(verb) => dlq::dlq(&connection, verb).await,
         }
     })
 }

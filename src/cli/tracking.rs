@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::Connection;
 use super::client::Client;
-use super::commands::print_json;
 use super::failure::Failure;
+use super::output::print_json;
 use crate::event::{Fix, Point, Ts};
 use crate::node::clock::Clock;
 
@@ -40,6 +40,30 @@ pub(super) enum TrackingVerb {
         shuffle: Option<u64>,
         /// The file.
         csv: PathBuf,
+    },
+    /// Send one fix as a vendor (changes data).
+    Fix {
+        /// The incident.
+        #[arg(long)]
+        incident: String,
+        /// The vendor; short for --as vendor:ID.
+        #[arg(long)]
+        vendor: String,
+        /// Latitude, degrees.
+        #[arg(long, allow_negative_numbers = true)]
+        lat: f64,
+        /// Longitude, degrees.
+        #[arg(long, allow_negative_numbers = true)]
+        lon: f64,
+        /// When it was recorded; now, if absent.
+        #[arg(long, value_name = "TIME")]
+        at: Option<Ts>,
+    },
+    /// End a session by hand (changes data).
+    Stop {
+        /// The incident.
+        #[arg(long)]
+        incident: String,
     },
 }
 
@@ -115,7 +139,7 @@ pub(super) async fn tracking(
                     .await?
                     .call("tracking.get", &body)
                     .await?,
-            );
+            )?;
         }
         TrackingVerb::Feed {
             incident,
@@ -131,19 +155,45 @@ pub(super) async fn tracking(
                 ));
             }
             let trace = read_trace(&csv)?;
-            let acting = Connection {
-                acting: Some(format!("vendor:{vendor}")),
-                ..connection.clone()
-            };
-            let client = Client::open(&acting).await?;
-            let session = client
-                .call("tracking.get", &json!({ "incidentId": incident }))
-                .await?;
-            let last = feed(&client, &session["sessionId"], &trace, pace, shuffle).await?;
-            print_json(&last);
+            let client = Client::open(&acting(connection, &vendor)).await?;
+            let session = session_of(&client, &incident).await?;
+            let last = feed(&client, &session, &trace, pace, shuffle).await?;
+            print_json(&last)?;
+        }
+        TrackingVerb::Fix {
+            incident,
+            vendor,
+            lat,
+            lon,
+            at,
+        } => {
+            let client = Client::open(&acting(connection, &vendor)).await?;
+            let session = session_of(&client, &incident).await?;
+            let point = Point::new(lat, lon)
+                .map_err(|error| Failure::usage(&error.to_string(), "give degrees"))?;
+            let fix = Fix::at(point, at.unwrap_or_else(|| Clock.now()));
+            let body = json!({ "sessionId": session, "fix": fix });
+            print_json(&client.call("tracking.report_fix", &body).await?)?;
+        }
+        TrackingVerb::Stop { incident } => {
+            let client = Client::open(connection).await?;
+            let body = json!({ "incidentId": incident });
+            print_json(&client.call("tracking.stop", &body).await?)?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn acting(connection: &Connection, vendor: &str) -> Connection {
+    Connection {
+        acting: Some(format!("vendor:{vendor}")),
+        ..connection.clone()
+    }
+}
+
+async fn session_of(client: &Client, incident: &str) -> Result<Value, Failure> {
+    let body = json!({ "incidentId": incident });
+    Ok(client.call("tracking.get", &body).await?["sessionId"].clone())
 }
 
 async fn feed(

@@ -84,10 +84,10 @@ impl Id {
         &self.0
     }
 
-    /// The first eight digits, for people.
+    /// The last eight digits, for people: the first ones are the time, which neighbours share.
     #[must_use]
     pub fn short(&self) -> String {
-        self.0.simple().to_string()[..8].to_owned()
+        self.0.simple().to_string()[24..].to_owned()
     }
 }
 

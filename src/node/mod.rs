@@ -3,6 +3,7 @@
 //! In reading order: [`engine`] (inputs to commits), [`writer`] (the thread around it), [`consumer`] and [`commands`]
 //! (in), [`relay`] and [`publisher`] (out), [`letter`], [`clock`].
 
+pub mod archive;
 pub mod clock;
 pub mod commands;
 pub mod consumer;

@@ -16,6 +16,7 @@ use self::show::Show;
 use self::story::{Story, story, until};
 use super::client::{Client, connect};
 use super::failure::Failure;
+use super::output::say;
 use super::run::{broker_options, logging};
 use super::tracking::{parse_trace, read_trace};
 use crate::bus::jetstream::JetStream;
@@ -89,7 +90,10 @@ impl Demo {
         let client = Client::new(apps, &config.site.id, "operator:demo");
         if !json {
             let version = bus.server_version();
-            println!("A whole site runs: {} on nats-server {version}.", names());
+            say(format_args!(
+                "A whole site runs: {} on nats-server {version}.",
+                names()
+            ))?;
         }
         let last_seq = Arc::new(OnceLock::new());
         let shown_to = Arc::clone(&last_seq);
@@ -102,7 +106,7 @@ impl Demo {
         // Nobody else reads or sets it.
         let _ = last_seq.set(bus.stream(EVENTS).await?.last_seq);
         show.await
-            .map_err(|error| Failure::other(format!("the timeline: {error}"), ""))?;
+            .map_err(|error| Failure::other(format!("the timeline: {error}"), ""))??;
         let code = summary(&bus, &node, &ended, json).await?;
         node.shutdown(Duration::from_secs(10)).await?;
         Ok(code)
@@ -144,21 +148,21 @@ async fn summary(
     let latency = node.latency();
     let (p50, p99) = (latency.quantile_ms(0.5), latency.quantile_ms(0.99));
     if json {
-        println!(
-            "{}",
-            json!({
-                "incidents": stories.len(), "arrived": arrived, "closed": 0, "events": events,
-                "deadLetters": letters, "duplicateEffects": repeated, "publishToHandledMs": { "p50": p50, "p99": p99 },
-            })
-        );
+        say(json!({
+            "incidents": stories.len(), "arrived": arrived, "closed": 0, "events": events,
+            "deadLetters": letters, "duplicateEffects": repeated, "publishToHandledMs": { "p50": p50, "p99": p99 },
+        }))?;
     } else {
-        println!(
+        say(format_args!(
             "\n{arrived} of {} incidents have a vendor on the spot. {events} events, {letters} dead letters, \
              {repeated} duplicate effects. From published to handled: p50 {p50} ms, p99 {p99} ms.",
             stories.len()
-        );
+        ))?;
         for story in stories.iter().filter(|story| !story.arrived) {
-            println!("incident {} did not end as it should", story.incident + 1);
+            say(format_args!(
+                "incident {} did not end as it should",
+                story.incident + 1
+            ))?;
         }
     }
     let well = arrived == stories.len() && letters == 0 && repeated == 0;

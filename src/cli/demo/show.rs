@@ -9,6 +9,8 @@ use serde_json::json;
 
 use crate::bus::jetstream::JetStream;
 use crate::bus::{Bus, EVENTS};
+use crate::cli::failure::Failure;
+use crate::cli::output::say;
 use crate::event::{Event, Id, Known, TrackingUpdated, decode, to_value};
 
 /// With more incidents than this, position updates and bars would hide the rest.
@@ -40,7 +42,14 @@ impl Show {
     }
 
     /// Prints events as they reach the archive, until `last()` gives a sequence and everything up to it is printed.
-    pub(super) async fn run(mut self, bus: JetStream, last: impl Fn() -> Option<u64>) {
+    ///
+    /// # Errors
+    /// [`Failure::Closed`] when nobody reads any more.
+    pub(super) async fn run(
+        mut self,
+        bus: JetStream,
+        last: impl Fn() -> Option<u64>,
+    ) -> Result<(), Failure> {
         let mut from = 1;
         loop {
             let last = last();
@@ -53,16 +62,13 @@ impl Show {
                     continue;
                 };
                 if self.json {
-                    println!(
-                        "{}",
-                        json!({ "seq": message.seq, "event": to_value(&event) })
-                    );
+                    say(json!({ "seq": message.seq, "event": to_value(&event) }))?;
                 } else {
-                    self.tell(&event);
+                    self.tell(&event)?;
                 }
             }
             if last.is_some_and(|last| from > last) {
-                return;
+                return Ok(());
             }
             if stored.is_empty() {
                 tokio::time::sleep(Duration::from_millis(40)).await;
@@ -70,16 +76,19 @@ impl Show {
         }
     }
 
-    fn tell(&mut self, event: &Event) {
+    fn tell(&mut self, event: &Event) -> Result<(), Failure> {
         if let Some(Known::TrackingUpdated(update)) = event.known() {
             if self.bars.is_some() {
-                return self.drive(update);
+                self.drive(update);
+                return Ok(());
             }
             if !self.few {
-                return;
+                return Ok(());
             }
         }
-        let Some(words) = words(event) else { return };
+        let Some(words) = words(event) else {
+            return Ok(());
+        };
         if let Some(Known::VendorArrived(arrived)) = event.known()
             && let Some(drive) = self.drives.remove(&arrived.incident_id)
         {
@@ -87,8 +96,8 @@ impl Show {
         }
         let line = format!("{}  {words}", event.time.datetime().format("%H:%M:%S%.3f"));
         match &self.bars {
-            Some(bars) => bars.suspend(|| println!("{line}")),
-            None => println!("{line}"),
+            Some(bars) => bars.suspend(|| say(line)),
+            None => say(line),
         }
     }
 

@@ -209,7 +209,7 @@ const RESOURCES: [(&str, &str); 9] = [
 ];
 
 /// `kind/id` for each id in a detail.
-pub(super) fn resources(detail: &Map<String, Value>) -> Vec<String> {
+pub fn resources(detail: &Map<String, Value>) -> Vec<String> {
     RESOURCES
         .iter()
         .filter_map(|(field, kind)| {

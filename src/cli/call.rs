@@ -1,0 +1,58 @@
+//! `roadcall call`: any command, raw; and what every noun's verbs send theirs with.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::{Map, Value};
+
+use super::Connection;
+use super::client::Client;
+use super::failure::Failure;
+use super::output::print_json;
+
+#[derive(Debug, Args)]
+pub(super) struct Call {
+    /// `entity.verb`, for example `offer.accept`.
+    command: String,
+    /// The body, a JSON object.
+    #[arg(default_value = "{}")]
+    body: String,
+}
+
+pub(super) async fn call(connection: &Connection, call: Call) -> Result<ExitCode, Failure> {
+    let body: Value = serde_json::from_str(&call.body).map_err(|error| {
+        Failure::usage(
+            &format!("the body is not JSON: {error}"),
+            "quote it: '{\"offerId\":\"…\"}'",
+        )
+    })?;
+    send(connection, &call.command, body).await
+}
+
+/// Sends a command and prints its result; of a listing with `--json` the items alone.
+pub(super) async fn send(
+    connection: &Connection,
+    command: &str,
+    body: Value,
+) -> Result<ExitCode, Failure> {
+    let client = Client::open(connection).await?;
+    let reply = client.call(command, &body).await?;
+    match reply.get("items") {
+        Some(items) if connection.json => print_json(items)?,
+        _ => print_json(&reply)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A body from what was given on the command line; what was not given is left out.
+pub(super) fn body(fields: &[(&str, Option<Value>)]) -> Value {
+    let given = fields
+        .iter()
+        .filter_map(|(name, value)| value.clone().map(|value| ((*name).to_owned(), value)));
+    Value::Object(given.collect::<Map<_, _>>())
+}
+
+/// A text, if one was given.
+pub(super) fn text(value: Option<String>) -> Option<Value> {
+    value.map(Value::String)
+}
