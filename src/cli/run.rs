@@ -162,7 +162,9 @@ async fn serve(
 /// Logs to stderr: for people on a terminal, else JSON lines.
 pub(super) fn logging(config: &Config) {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_new(&config.log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The client library tells of each connection what we tell ourselves.
+    let level = format!("async_nats=warn,{}", config.log.level);
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

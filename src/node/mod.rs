@@ -7,6 +7,7 @@ pub mod archive;
 pub mod clock;
 pub mod commands;
 pub mod consumer;
+pub mod effects;
 pub mod engine;
 pub mod latency;
 pub mod letter;

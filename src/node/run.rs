@@ -9,6 +9,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
+use super::effects::{Runners, make_calls};
 use super::engine::{Counts, Engine, Settings};
 use super::latency::Latency;
 use super::relay::Relay;
@@ -400,7 +401,12 @@ async fn start_role(
     let hint = Arc::new(Notify::new());
     let counts = Arc::new(Mutex::new(Counts::default()));
     let latency = Latency::default();
+    let (effects, calls) = mpsc::unbounded_channel();
+    // No role of this build calls the outside yet, so that there is nothing to register.
+    let runners = Arc::new(Runners::default());
+    tokio::spawn(make_calls(runners, calls, jobs.downgrade()));
     let shared = Shared {
+        effects,
         latency: latency.clone(),
         outbox: Arc::clone(&hint),
         acks,

@@ -17,7 +17,7 @@ use super::latency::Latency;
 use crate::bus::{AckToken, Bus};
 use crate::event::{Id, Ts};
 use crate::role::{Command, Mode, Rejection};
-use crate::store;
+use crate::store::{self, EffectCall};
 
 /// What a command is answered.
 pub type Reply = Result<Value, Rejection>;
@@ -38,6 +38,8 @@ pub struct Shared {
     pub outbox: Arc<Notify>,
     /// Deliveries to acknowledge.
     pub acks: mpsc::UnboundedSender<Vec<AckToken>>,
+    /// Calls to make.
+    pub effects: mpsc::UnboundedSender<EffectCall>,
     /// What happened so far.
     pub counts: Arc<Mutex<Counts>>,
     /// From the archive to the committed outcome.
@@ -154,6 +156,10 @@ impl<B: Bus> Writer<B> {
             // The receiver lives as long as the node; a lost ack only means a second delivery.
             let _ = self.shared.acks.send(output.acks);
         }
+        for call in output.effects {
+            // Nobody takes it while the node stops: it is in the store, and made after the next start.
+            let _ = self.shared.effects.send(call);
+        }
         for (id, reply) in output.replies {
             if let Some(asker) = askers.remove(&id) {
                 // The asker may have given up waiting.
@@ -171,6 +177,10 @@ impl<B: Bus> Writer<B> {
     /// Returns deliveries that came along and are new.
     async fn recover(&mut self) -> Result<Vec<Incoming>, store::Error> {
         let clean = self.engine.start(self.clock.now())?;
+        // First of all: what follows hands its own calls out by itself.
+        for call in self.engine.pending_effects()? {
+            let _ = self.shared.effects.send(call);
+        }
         let mut held = Vec::new();
         if let Some(queue) = self.queue {
             held = self.take_in_hand(queue, clean).await?;

@@ -1,0 +1,116 @@
+//! The circuit breaker in front of an external service (DOMAIN 6).
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Calls older than this no longer count.
+const WINDOW: Duration = Duration::from_secs(60);
+/// Fewer calls in the window say nothing.
+const CALLS_MIN: usize = 10;
+/// How long it stays open before one probe may pass.
+const OPEN_FOR: Duration = Duration::from_secs(30);
+
+/// Counts how calls end and refuses new ones while a service is down. Pure: the time is an argument.
+#[derive(Debug, Default)]
+pub struct Breaker {
+    calls: VecDeque<(Instant, bool)>,
+    state: State,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+enum State {
+    #[default]
+    Closed,
+    Open {
+        since: Instant,
+    },
+    /// One probe is out.
+    Probing,
+}
+
+impl Breaker {
+    /// Whether a call may be made now. After a yes the caller must report how it ended.
+    pub fn admit(&mut self, now: Instant) -> bool {
+        match self.state {
+            State::Closed => true,
+            State::Open { since } if now.duration_since(since) >= OPEN_FOR => {
+                self.state = State::Probing;
+                true
+            }
+            State::Open { .. } | State::Probing => false,
+        }
+    }
+
+    /// Takes in how an admitted call ended.
+    pub fn report(&mut self, now: Instant, succeeded: bool) {
+        match (self.state, succeeded) {
+            (State::Probing, true) => {
+                self.calls.clear();
+                self.state = State::Closed;
+                return;
+            }
+            (State::Probing, false) => {
+                self.state = State::Open { since: now };
+                return;
+            }
+            // A call from before it opened.
+            (State::Open { .. }, _) => return,
+            (State::Closed, _) => {}
+        }
+        self.calls.push_back((now, succeeded));
+        while self
+            .calls
+            .front()
+            .is_some_and(|(at, _)| now.duration_since(*at) > WINDOW)
+        {
+            self.calls.pop_front();
+        }
+        let failed = self.calls.iter().filter(|(_, succeeded)| !succeeded);
+        if self.calls.len() >= CALLS_MIN && 2 * failed.count() >= self.calls.len() {
+            self.state = State::Open { since: now };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    #[test]
+    fn opens_at_half_failed_of_ten_and_not_before() {
+        let (mut breaker, start) = (Breaker::default(), Instant::now());
+        for n in 0..9 {
+            breaker.report(start, n % 2 == 0);
+            assert!(breaker.admit(start), "{n}");
+        }
+        breaker.report(start, false);
+        assert!(!breaker.admit(start));
+    }
+
+    #[test]
+    fn old_calls_do_not_count() {
+        let (mut breaker, start) = (Breaker::default(), Instant::now());
+        (0..9).for_each(|_| breaker.report(start, false));
+        breaker.report(start + seconds(61), false);
+        assert!(breaker.admit(start + seconds(61)));
+    }
+
+    #[test]
+    fn after_half_a_minute_one_probe_decides() {
+        let (mut breaker, start) = (Breaker::default(), Instant::now());
+        (0..10).for_each(|_| breaker.report(start, false));
+        assert!(!breaker.admit(start + seconds(29)));
+        assert!(breaker.admit(start + seconds(30)));
+        assert!(!breaker.admit(start + seconds(31)), "one probe at a time");
+        breaker.report(start + seconds(31), false);
+        assert!(!breaker.admit(start + seconds(60)));
+        assert!(breaker.admit(start + seconds(61)));
+        breaker.report(start + seconds(61), true);
+        assert!(breaker.admit(start + seconds(61)));
+        assert!(breaker.admit(start + seconds(61)), "closed again");
+    }
+}

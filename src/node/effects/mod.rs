@@ -1,0 +1,280 @@
+//! Calls to the outside, after the commit that asked for them: bounded in number, timed, retried, behind a breaker.
+//!
+//! At least once under a stable key (promise 2): the request is in the store until its result was handled, so a crash
+//! makes the call again with the same key. How a call ended comes back to the role as an input of its own; an unknown
+//! outcome is an outcome, never success (DOMAIN 6).
+
+mod breaker;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::sync::{Semaphore, mpsc};
+
+use self::breaker::Breaker;
+use super::engine::Work;
+use super::writer::Job;
+use crate::store::{EffectCall, EffectOutcome};
+
+/// Calls at once, for one role.
+const AT_ONCE: usize = 64;
+/// How long one try may take (DOMAIN 6).
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// What is waited before each retry, give or take a quarter (DOMAIN 6).
+const RETRIES_MS: [u64; 3] = [100, 200, 400];
+
+/// Why one try did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallError {
+    /// The service said no, and will say so again.
+    Refused(String),
+    /// The service can't now (5xx, 429, no connection): it did not happen, and may succeed later.
+    Unavailable(String),
+    /// Sent, and no answer: nobody knows.
+    Unknown(String),
+}
+
+/// One try, on its way.
+pub type Try<'a> = Pin<Box<dyn Future<Output = Result<Value, CallError>> + Send + 'a>>;
+
+/// Makes calls of one kind.
+pub trait Runner: Send + Sync + 'static {
+    /// The kind of [`EffectCall`] that it makes.
+    fn kind(&self) -> &'static str;
+
+    /// Whose service it is; kinds that name the same share a breaker.
+    fn service(&self) -> &'static str;
+
+    /// Whether the service takes the same key twice without doing it twice. Only such calls are tried again.
+    fn idempotent(&self) -> bool;
+
+    /// Makes one try of `call`.
+    fn call<'a>(&'a self, call: &'a EffectCall) -> Try<'a>;
+}
+
+/// The runners that a process has, with a breaker for each service.
+#[derive(Default)]
+pub struct Runners {
+    by_kind: BTreeMap<&'static str, Arc<dyn Runner>>,
+    breakers: Mutex<BTreeMap<&'static str, Breaker>>,
+}
+
+impl Runners {
+    /// Runners by the kinds that they name; of two for one kind the later stays.
+    #[must_use]
+    pub fn new(runners: Vec<Arc<dyn Runner>>) -> Self {
+        let by_kind = runners.into_iter().map(|runner| (runner.kind(), runner));
+        Self {
+            by_kind: by_kind.collect(),
+            breakers: Mutex::default(),
+        }
+    }
+
+    /// Makes a call, with retries where the service takes them, and says how it ended.
+    pub async fn run(&self, call: &EffectCall) -> EffectOutcome {
+        let Some(runner) = self.by_kind.get(call.kind.as_str()) else {
+            return EffectOutcome::Failed(format!(
+                "nothing here makes calls of kind {}",
+                call.kind
+            ));
+        };
+        let mut waits_ms = RETRIES_MS.iter();
+        loop {
+            if !self.breaker(runner.service(), |breaker| breaker.admit(Instant::now())) {
+                return EffectOutcome::NotSent(format!(
+                    "{} is failing, its breaker is open",
+                    runner.service()
+                ));
+            }
+            let tried = tokio::time::timeout(TIMEOUT, runner.call(call)).await;
+            let tried =
+                tried.unwrap_or_else(|_| Err(CallError::Unknown("no answer in 30 s".to_owned())));
+            // A refusal is an answer: the service works.
+            let works = matches!(tried, Ok(_) | Err(CallError::Refused(_)));
+            self.breaker(runner.service(), |breaker| {
+                breaker.report(Instant::now(), works)
+            });
+            let (outcome, passing) = match tried {
+                Ok(value) => return EffectOutcome::Done(value),
+                Err(CallError::Refused(why)) => (EffectOutcome::Failed(why), false),
+                Err(CallError::Unavailable(why)) => (EffectOutcome::Failed(why), true),
+                Err(CallError::Unknown(why)) => (EffectOutcome::Unknown(why), true),
+            };
+            match waits_ms.next().filter(|_| passing && runner.idempotent()) {
+                Some(wait_ms) => tokio::time::sleep(jittered(*wait_ms)).await,
+                None => return outcome,
+            }
+        }
+    }
+
+    fn breaker<T>(&self, service: &'static str, ask: impl FnOnce(&mut Breaker) -> T) -> T {
+        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        ask(breakers.entry(service).or_default())
+    }
+}
+
+/// `ms`, give or take a quarter.
+fn jittered(ms: u64) -> Duration {
+    Duration::from_millis(ms).mul_f64(0.75 + 0.5 * fastrand::f64())
+}
+
+/// Makes the calls that arrive, [`AT_ONCE`] at the most, and hands their outcomes to the writer, until the channel
+/// closes. What is still on its way then is made again after the next start.
+pub async fn make_calls(
+    runners: Arc<Runners>,
+    mut calls: mpsc::UnboundedReceiver<EffectCall>,
+    jobs: mpsc::WeakSender<Job>,
+) {
+    let room = Arc::new(Semaphore::new(AT_ONCE));
+    while let Some(call) = calls.recv().await {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
+        let (runners, jobs) = (Arc::clone(&runners), jobs.clone());
+        tokio::spawn(async move {
+            let outcome = runners.run(&call).await;
+            drop(permit);
+            if !matches!(outcome, EffectOutcome::Done(_)) {
+                tracing::warn!(
+                    effect = call.key,
+                    kind = call.kind,
+                    ?outcome,
+                    "a call did not succeed"
+                );
+            }
+            if let Some(jobs) = jobs.upgrade() {
+                let key = call.key;
+                // A writer that has ended hands the call out again at its next start.
+                let _ = jobs.send(Job::Do(Work::Effect { key, outcome })).await;
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::store::EffectClass;
+
+    /// Gives its answers in turn, the last one for ever.
+    struct Scripted {
+        answers: Vec<Option<Result<Value, CallError>>>,
+        idempotent: bool,
+        tries: AtomicUsize,
+    }
+
+    impl Runner for Scripted {
+        fn kind(&self) -> &'static str {
+            "scripted"
+        }
+        fn service(&self) -> &'static str {
+            "a service"
+        }
+        fn idempotent(&self) -> bool {
+            self.idempotent
+        }
+        fn call<'a>(&'a self, _call: &'a EffectCall) -> Try<'a> {
+            let n = self
+                .tries
+                .fetch_add(1, Ordering::Relaxed)
+                .min(self.answers.len() - 1);
+            match self.answers[n].clone() {
+                Some(answer) => Box::pin(std::future::ready(answer)),
+                None => Box::pin(std::future::pending()),
+            }
+        }
+    }
+
+    fn call(kind: &str) -> EffectCall {
+        EffectCall {
+            key: "k".to_owned(),
+            kind: kind.to_owned(),
+            class: EffectClass::External,
+            request: Value::Null,
+        }
+    }
+
+    async fn run(
+        idempotent: bool,
+        answers: Vec<Option<Result<Value, CallError>>>,
+    ) -> (EffectOutcome, usize) {
+        let tries = AtomicUsize::new(0);
+        let runner = Arc::new(Scripted {
+            answers,
+            idempotent,
+            tries,
+        });
+        let outcome = Runners::new(vec![runner.clone()])
+            .run(&call("scripted"))
+            .await;
+        (outcome, runner.tries.load(Ordering::Relaxed))
+    }
+
+    fn busy() -> Option<Result<Value, CallError>> {
+        Some(Err(CallError::Unavailable("503".to_owned())))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_idempotent_calls_are_tried_again_and_three_times_at_the_most() {
+        let done = Some(Ok(Value::Bool(true)));
+        let (outcome, tries) = run(true, vec![busy(), busy(), done]).await;
+        assert_eq!(
+            (outcome, tries),
+            (EffectOutcome::Done(Value::Bool(true)), 3)
+        );
+        let (outcome, tries) = run(true, vec![busy()]).await;
+        assert_eq!(
+            (outcome, tries),
+            (EffectOutcome::Failed("503".to_owned()), 4)
+        );
+        let (outcome, tries) = run(false, vec![busy()]).await;
+        assert_eq!(
+            (outcome, tries),
+            (EffectOutcome::Failed("503".to_owned()), 1)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_final_and_silence_is_unknown() {
+        let refused = Some(Err(CallError::Refused("no such number".to_owned())));
+        let (outcome, tries) = run(true, vec![refused]).await;
+        assert_eq!(
+            (outcome, tries),
+            (EffectOutcome::Failed("no such number".to_owned()), 1)
+        );
+        let (outcome, tries) = run(false, vec![None]).await;
+        assert!(matches!(outcome, EffectOutcome::Unknown(_)), "{outcome:?}");
+        assert_eq!(tries, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn behind_an_open_breaker_nothing_is_sent() {
+        let runner = Arc::new(Scripted {
+            answers: vec![busy()],
+            idempotent: false,
+            tries: AtomicUsize::new(0),
+        });
+        let runners = Runners::new(vec![runner.clone()]);
+        for _ in 0..10 {
+            runners.run(&call("scripted")).await;
+        }
+        let outcome = runners.run(&call("scripted")).await;
+        assert!(matches!(outcome, EffectOutcome::NotSent(_)), "{outcome:?}");
+        assert_eq!(runner.tries.load(Ordering::Relaxed), 10);
+    }
+
+    #[tokio::test]
+    async fn a_kind_without_a_runner_fails_in_words() {
+        let outcome = Runners::default().run(&call("fax")).await;
+        assert_eq!(
+            outcome,
+            EffectOutcome::Failed("nothing here makes calls of kind fax".to_owned())
+        );
+    }
+}
