@@ -175,6 +175,7 @@ impl IncidentRole {
             actor: command.actor().clone(),
             via: via(command),
             reason: body.reason.clone(),
+            given_reason: None,
             note: body.note.clone().map(Personal::plain),
         };
         match command.name.as_str() {
@@ -183,6 +184,7 @@ impl IncidentRole {
             "incident.complete_work" => self.complete_work(tx, &mut incident, &body, by)?,
             "incident.cancel" => self.cancel(tx, &mut incident, by)?,
             "incident.withdraw" => {
+                reason_of(&by)?;
                 release(
                     tx,
                     &self.options,
@@ -192,6 +194,7 @@ impl IncidentRole {
                 )?;
             }
             "incident.release" => {
+                reason_of(&by)?;
                 release(
                     tx,
                     &self.options,
@@ -323,10 +326,7 @@ impl IncidentRole {
         incident: &mut Incident,
         by: By,
     ) -> Result<(), HandlerError> {
-        let reason = by
-            .reason
-            .clone()
-            .ok_or_else(|| Rejection::field("reason", "is missing"))?;
+        let reason = reason_of(&by)?;
         let previous_status = incident.status;
         incident.cancelled_by = Some(by.actor.clone());
         transition(
@@ -363,9 +363,7 @@ impl IncidentRole {
             )
             .into());
         }
-        if by.reason.is_none() {
-            return Err(Rejection::field("reason", "is missing").into());
-        }
+        reason_of(&by)?;
         transition(tx, &self.options, incident, IncidentStatus::Closed, by)
     }
 
@@ -395,11 +393,19 @@ impl IncidentRole {
             actor: by.actor.clone(),
             via: by.via.clone(),
             reason: Code::new("dispatcher_restart").ok(),
+            given_reason: by.reason.clone(),
             note: by.note.clone(),
         };
         add_to_timeline(tx, incident.incident_id, entry)?;
         request_match(tx, incident, MatchRequestReason::DispatcherRestart, None)
     }
+}
+
+/// The reason, which these commands need (DOMAIN 5.1).
+fn reason_of(by: &By) -> Result<Code, Rejection> {
+    by.reason
+        .clone()
+        .ok_or_else(|| Rejection::field("reason", "is missing"))
 }
 
 /// What a new incident is made of, from a command or from a call.
@@ -470,6 +476,7 @@ impl NewIncident {
             actor: self.actor,
             via: self.via,
             reason: None,
+            given_reason: None,
             note: None,
         };
         add_to_timeline(tx, incident_id, entry)?;

@@ -93,6 +93,7 @@ impl IncidentRole {
             actor: accepted.accepted_by.clone(),
             via: None,
             reason: None,
+            given_reason: None,
             note: None,
         };
         transition(

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::IncidentOptions;
 use super::entity::{Incident, TimelineEntry, add_to_timeline, legal};
 use crate::event::{
-    Actor, Code, Count1, Cycle2, EscalationReason, IncidentEscalated, IncidentStatus,
+    Actor, Code, Count1, Cycle2, EscalationReason, Id, IncidentEscalated, IncidentStatus,
     IncidentStatusChanged, MatchRequestReason, MatchRequested, Miles, NonNegative, Personal, Text,
     TimeoutType, Ts, VendorTimeout,
 };
@@ -27,6 +27,8 @@ pub(super) struct By {
     pub actor: Actor,
     pub via: Option<Actor>,
     pub reason: Option<Code>,
+    /// The person's own word where `reason` is the domain's; for the timeline only.
+    pub given_reason: Option<Code>,
     pub note: Option<Personal<Text<500>>>,
 }
 
@@ -37,6 +39,7 @@ impl By {
             via: None,
             // The reasons given here are words of the code below, all of which are codes.
             reason: reason.and_then(|reason| Code::new(reason).ok()),
+            given_reason: None,
             note: None,
         }
     }
@@ -77,6 +80,7 @@ pub(super) fn transition(
         actor: by.actor.clone(),
         via: by.via,
         reason: by.reason.clone(),
+        given_reason: by.given_reason,
         note: by.note.clone(),
     };
     add_to_timeline(tx, incident.incident_id, entry)?;
@@ -152,6 +156,8 @@ pub(super) fn release(
     mut by: By,
 ) -> Result<(), HandlerError> {
     let released = incident.assignment.clone();
+    // What the event says is fixed (DOMAIN 2.6); what the person said stays in the timeline.
+    by.given_reason = by.reason.take();
     by.reason = Code::new(reason.as_str()).ok();
     incident.cycle += 1;
     incident.arrived_at = None;
@@ -172,7 +178,7 @@ pub(super) fn request_match(
     tx: &mut Tx<'_>,
     incident: &Incident,
     reason: MatchRequestReason,
-    released: Option<(crate::event::Id, crate::event::Id)>,
+    released: Option<(Id, Id)>,
 ) -> Result<(), HandlerError> {
     let cycle = Cycle2::new(incident.cycle).map_err(|error| {
         HandlerError::Transient(format!(
