@@ -4,6 +4,7 @@ pub mod broker;
 pub mod bus;
 pub mod cli;
 pub mod config;
+pub mod error;
 pub mod event;
 pub mod node;
 pub mod role;

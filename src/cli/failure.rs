@@ -1,9 +1,11 @@
 //! What goes wrong, as a person sees it: `error[RC…]: sentence`, then `  help: what to do`; with `--json` one object.
+//! Codes, exit codes and their pages stand in [`crate::error`]; here is which failure has which, and the help that fits it.
 
 use serde_json::{Value, json};
 
 use crate::bus::jetstream::service::CallError;
 use crate::config::Problem;
+use crate::error::ErrorCode as C;
 use crate::{broker, bus, node, store};
 
 /// A command that did not succeed.
@@ -29,6 +31,27 @@ pub(super) enum Failure {
     Other(String, String),
 }
 
+/// One thing that is wrong.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// An RC code, or a role's code.
+    pub code: String,
+    /// The sentence.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+impl Line {
+    fn of(code: C, message: impl Into<String>, help: &str) -> Self {
+        Self {
+            code: code.to_string(),
+            message: message.into(),
+            help: (!help.is_empty()).then(|| help.to_owned()),
+        }
+    }
+}
+
 impl Failure {
     pub(super) fn usage(message: &str, help: &str) -> Self {
         Self::Usage(message.to_owned(), help.to_owned())
@@ -39,63 +62,52 @@ impl Failure {
     }
 
     pub(super) fn exit_code(&self) -> u8 {
-        match self {
-            Self::Usage(..) | Self::Config(_) => 64,
-            Self::Closed => 0,
-            Self::Node(node::run::Error::Rules { .. } | node::run::Error::NotBuilt(_)) => 64,
-            _ => 1,
+        if matches!(self, Self::Closed) {
+            return 0;
         }
+        let exits = self
+            .lines()
+            .into_iter()
+            .filter_map(|line| C::parse(&line.code));
+        exits.map(|code| code.page().exit).max().unwrap_or(1)
     }
 
-    /// Code, sentence and help of each thing that is wrong.
-    fn lines(&self) -> Vec<(String, String, Option<String>)> {
-        let one = |code: &str, message: String, help: &str| {
-            vec![(
-                code.to_owned(),
-                message,
-                (!help.is_empty()).then(|| help.to_owned()),
-            )]
-        };
+    /// Everything that is wrong.
+    pub(super) fn lines(&self) -> Vec<Line> {
         match self {
-            Self::Usage(message, help) => one("RC0001", message.clone(), help),
-            Self::Config(problems) => problems
-                .iter()
-                .map(|problem| {
-                    let message =
-                        format!("{} in {}: {}", problem.key, problem.origin, problem.message);
-                    (
-                        "RC0101".to_owned(),
-                        message.trim_start_matches(" in ").to_owned(),
-                        problem.help.clone(),
-                    )
-                })
-                .collect(),
-            Self::Bus(error) => bus_lines(error),
-            Self::Broker(error) => one(
-                broker_code(error),
-                error.to_string(),
-                "see broker.binary, or put a nats-server on PATH",
-            ),
-            Self::Node(error) => node_lines(error),
-            Self::Call(error) => one(
-                "RC0501",
+            Self::Usage(message, help) => vec![Line::of(C::Usage, message, help)],
+            Self::Config(problems) => problems.iter().map(problem_line).collect(),
+            Self::Bus(error) => vec![bus_line(error)],
+            Self::Broker(error) => vec![broker_line(error)],
+            Self::Node(error) => vec![node_line(error)],
+            Self::Call(error) => vec![Line::of(
+                C::NoReply,
                 error.to_string(),
                 "the same --idempotency-key makes a retry safe",
-            ),
+            )],
             Self::Refused(error) => {
                 let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
                 let field = error["field"]
                     .as_str()
                     .map(|field| format!("field: {field}"));
-                vec![(text("code"), text("message"), field)]
+                vec![Line {
+                    code: text("code"),
+                    message: text("message"),
+                    help: field,
+                }]
             }
             Self::Closed => Vec::new(),
-            Self::Other(message, help) => one("RC0002", message.clone(), help),
+            Self::Other(message, help) => vec![Line::of(C::Failed, message, help)],
         }
     }
 
     pub(super) fn print(&self, json: bool) {
-        for (code, message, help) in self.lines() {
+        for Line {
+            code,
+            message,
+            help,
+        } in self.lines()
+        {
             if json {
                 eprintln!(
                     "{}",
@@ -111,78 +123,117 @@ impl Failure {
     }
 }
 
-fn bus_lines(error: &bus::Error) -> Vec<(String, String, Option<String>)> {
+fn problem_line(problem: &Problem) -> Line {
+    let message = match (problem.key.as_str(), problem.origin.as_str()) {
+        ("", origin) => format!("{origin}: {}", problem.message),
+        (key, origin) => format!("{key} in {origin}: {}", problem.message),
+    };
+    Line::of(
+        C::Config,
+        message,
+        problem.help.as_deref().unwrap_or_default(),
+    )
+}
+
+fn bus_line(error: &bus::Error) -> Line {
     let (code, help) = match error {
         bus::Error::Unavailable(_) => (
-            "RC0201",
+            C::BrokerDown,
             "is the broker running, and is bus.url (or --nats) right?",
         ),
-        bus::Error::Refused { .. } => ("RC0202", "the broker's log says more"),
-        bus::Error::Missing(_) => ("RC0203", "run roadcall topology apply --yes"),
-        bus::Error::Unsuitable(_) => ("RC0204", "install the nats-server that make broker fetches"),
+        bus::Error::Refused { .. } => (C::BrokerRefused, "the broker's log says more"),
+        bus::Error::Missing(_) => (C::Drift, "run roadcall topology apply --yes"),
+        bus::Error::Unsuitable(_) => (
+            C::Unsuitable,
+            "install the nats-server that make broker fetches",
+        ),
     };
-    vec![(code.to_owned(), error.to_string(), Some(help.to_owned()))]
+    Line::of(code, error.to_string(), help)
 }
 
-fn broker_code(error: &broker::Error) -> &'static str {
-    match error {
-        broker::Error::NotFound => "RC0210",
-        broker::Error::NotRunnable { .. } => "RC0211",
-        broker::Error::TooOld { .. } => "RC0212",
-        broker::Error::Directory { .. } => "RC0213",
-        broker::Error::NotStarted(_) => "RC0214",
-        broker::Error::Running { .. } => "RC0215",
-    }
+fn broker_line(error: &broker::Error) -> Line {
+    use broker::Error as E;
+    let (code, help) = match error {
+        E::NotFound => (
+            C::NoBroker,
+            "set broker.binary, put a nats-server on PATH, or set broker.mode to external",
+        ),
+        E::NotRunnable { .. } => (
+            C::BrokerNotRunnable,
+            "run it by hand with --version; set broker.binary to a good one",
+        ),
+        E::TooOld { .. } => (
+            C::BrokerTooOld,
+            "set broker.binary to a newer one, for example the one that make broker fetches",
+        ),
+        E::Directory { .. } => (
+            C::BrokerDirectory,
+            "make it writable for this user, or set broker.store_dir or site.state_dir",
+        ),
+        E::Running { .. } => (
+            C::BrokerRunning,
+            "stop the other process, or give this one its own broker.store_dir",
+        ),
+        E::NotStarted(_) => (
+            C::BrokerNotStarted,
+            "is broker.listen taken? nats-server --config with the file in its store directory says more",
+        ),
+    };
+    Line::of(code, error.to_string(), help)
 }
 
-fn node_lines(error: &node::run::Error) -> Vec<(String, String, Option<String>)> {
+fn node_line(error: &node::run::Error) -> Line {
     use node::run::Error as E;
     let (code, help) = match error {
-        E::Bus(error) => return bus_lines(error),
-        E::Store(error) => store_line(error),
+        E::Bus(error) => return bus_line(error),
+        E::Store(error) => return store_line(error),
         E::Rules { .. } => (
-            "RC0102",
+            C::Rules,
             "mend the rules file, or leave rules.file empty for the shipped rules",
         ),
         E::StateDir { .. } => (
-            "RC0302",
+            C::StateDir,
             "make it writable for this user, or set site.state_dir",
         ),
         E::Locked { .. } => (
-            "RC0303",
+            C::Locked,
             "stop the other process, or give this one its own site.state_dir",
         ),
         E::Drift(_) => (
-            "RC0203",
+            C::Drift,
             "run roadcall topology plan, then roadcall topology apply --yes",
         ),
         E::NotBuilt(_) => (
-            "RC0103",
+            C::NotBuilt,
             "this build runs incident, vendor, match, tracking, audit",
         ),
     };
-    vec![(code.to_owned(), error.to_string(), Some(help.to_owned()))]
+    Line::of(code, error.to_string(), help)
 }
 
-fn store_line(error: &store::Error) -> (&'static str, &'static str) {
-    match error.class {
+pub(super) fn store_line(error: &store::Error) -> Line {
+    let (code, help) = match error.class {
         store::Class::Full => (
-            "RC0310",
+            C::DiskFull,
             "free some space; nothing that was accepted is lost",
         ),
         store::Class::Io => (
-            "RC0311",
+            C::DiskFailed,
             "the disk may be failing; look at the system's log",
         ),
-        store::Class::Corrupt => ("RC0312", "restore the file from a snapshot"),
-        store::Class::ReadOnly => ("RC0313", "make the state directory writable for this user"),
-        store::Class::Busy => ("RC0314", "another process holds the file; stop it"),
-        store::Class::NewerSchema => ("RC0315", "run the newer roadcall that wrote it"),
+        store::Class::Corrupt => (C::Corrupt, "restore the file from a snapshot"),
+        store::Class::ReadOnly => (
+            C::ReadOnly,
+            "make the state directory writable for this user",
+        ),
+        store::Class::Busy => (C::Busy, "another process holds the file; stop it"),
+        store::Class::NewerSchema => (C::NewerSchema, "run the newer roadcall that wrote it"),
         store::Class::Defect => (
-            "RC0316",
+            C::Defect,
             "this is a defect of roadcall; report it with the log",
         ),
-    }
+    };
+    Line::of(code, error.to_string(), help)
 }
 
 impl From<bus::Error> for Failure {

@@ -9,6 +9,7 @@ mod config;
 mod demo;
 mod dlq;
 mod event;
+mod explain;
 mod failure;
 mod incident;
 mod offer;
@@ -25,6 +26,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Loaded, Sources};
+use crate::error::ErrorCode;
 use failure::Failure;
 
 /// Dispatches roadside help to broken-down trucks.
@@ -127,6 +129,8 @@ enum Command {
     /// Look at dead letters.
     #[command(subcommand)]
     Dlq(dlq::DlqVerb),
+    /// What an error code means and what to do about it.
+    Explain(explain::Explain),
 }
 
 /// Parses the arguments, does what they say, and gives the exit code.
@@ -135,10 +139,17 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let usage = error.use_stderr();
+            let only_help =
+                error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+            if error.use_stderr() && !only_help {
+                let text = error.render().to_string();
+                let text = text.strip_prefix("error: ").unwrap_or(&text);
+                eprint!("error[{}]: {text}", ErrorCode::Usage);
+                return ExitCode::from(ErrorCode::Usage.page().exit);
+            }
             // A closed pipe is the reader's choice.
             let _ = error.print();
-            return ExitCode::from(if usage { 64 } else { 0 });
+            return ExitCode::from(if only_help { 64 } else { 0 });
         }
     };
     let json = cli.connection.json;
@@ -171,6 +182,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     if let Command::Config(verb) = command {
         return config::config(&connection, &verb);
     }
+    if let Command::Explain(what) = command {
+        return explain::explain(&connection, &what);
+    }
     let runtime = run::runtime()?;
     runtime.block_on(async {
         match command {
@@ -185,6 +199,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Tracking(verb) => tracking::tracking(&connection, verb).await,
             Command::Queue(verb) => queue::queue(&connection, &verb).await,
             Command::Dlq(verb) => dlq::dlq(&connection, verb).await,
+            Command::Explain(what) => explain::explain(&connection, &what),
         }
     })
 }
