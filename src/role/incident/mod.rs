@@ -4,6 +4,7 @@
 //! `reactions` what leads to it. Left for a later issue: `incident.add_media` with its upload slots.
 
 mod commands;
+mod create;
 pub mod entity;
 mod reactions;
 #[cfg(test)]

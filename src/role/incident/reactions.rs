@@ -1,7 +1,7 @@
 //! What an incident does on other roles' events and on its timers (DOMAIN 5.1).
 
 use super::IncidentRole;
-use super::commands::NewIncident;
+use super::create::NewIncident;
 use super::entity::{Assignment, CallRecord, Incident, TimelineEntry};
 use super::transition::{
     ARRIVAL, By, PAYMENT_OVERDUE, WORK_OVERDUE, arrival_due, count, escalate, transition,
