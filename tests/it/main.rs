@@ -1,6 +1,7 @@
 //! The integration tests: one crate, a module per subject.
 
 mod crash;
+mod processes;
 mod simulation;
 mod site;
 mod support;

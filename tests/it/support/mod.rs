@@ -1,5 +1,7 @@
 //! A real nats-server per test, on a free port with a store of its own, killed on drop; and waiting for conditions.
 
+pub mod processes;
+
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
