@@ -51,7 +51,7 @@ struct Cli {
 /// Where the configuration and the broker are.
 #[derive(Debug, Clone, Default, Args)]
 struct Connection {
-    /// A configuration file; repeatable, later ones win.
+    /// Takes the place of /etc/roadcall/roadcall.toml, with conf.d, site.toml and role.d beside it; further ones override.
     #[arg(long, global = true, value_name = "PATH")]
     config: Vec<PathBuf>,
     /// The site.
@@ -72,6 +72,9 @@ struct Connection {
     /// Print JSON.
     #[arg(long, global = true)]
     json: bool,
+    /// The roles whose files in `role.d` count.
+    #[arg(skip)]
+    roles: Vec<String>,
 }
 
 impl Connection {
@@ -86,6 +89,7 @@ impl Connection {
         ];
         let sources = Sources {
             files: self.config.clone(),
+            roles: self.roles.clone(),
             flags: flags.into_iter().flatten().collect(),
         };
         Loaded::load(&sources).map_err(Failure::Config)

@@ -29,6 +29,16 @@ struct Wanted {
     all: bool,
 }
 
+impl Wanted {
+    /// The names of the files in `role.d` that count.
+    fn files(&self) -> Vec<String> {
+        let roles = self.roles.iter().map(ToString::to_string);
+        roles
+            .chain(self.broker_only.then(|| "broker".to_owned()))
+            .collect()
+    }
+}
+
 fn wanted(names: &[String]) -> Result<Wanted, Failure> {
     let mut wanted = Wanted {
         roles: Vec::new(),
@@ -57,6 +67,11 @@ fn wanted(names: &[String]) -> Result<Wanted, Failure> {
     Ok(wanted)
 }
 
+/// The names of the files in `role.d` that count for a process of these roles.
+pub(super) fn role_files(names: &[String]) -> Result<Vec<String>, Failure> {
+    Ok(wanted(names)?.files())
+}
+
 pub(super) fn broker_options(config: &Config) -> broker::Options {
     broker::Options {
         binary: (!config.broker.binary.is_empty()).then(|| config.broker.binary.clone().into()),
@@ -72,6 +87,10 @@ pub(super) fn broker_options(config: &Config) -> broker::Options {
 pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode, Failure> {
     let started = Instant::now();
     let wanted = wanted(names)?;
+    let connection = &Connection {
+        roles: wanted.files(),
+        ..connection.clone()
+    };
     let mut config = connection.config()?;
     logging(&config);
     runtime()?.block_on(async {

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use figment::value::{Dict, Value};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::matching::{MatchingSection, Pricing, Sla};
 use super::units::{Size, Span};
 use crate::event::Codec;
 
@@ -22,6 +24,8 @@ pub struct Config {
     pub rules: Rules,
     pub incident: Incident,
     pub matching: MatchingSection,
+    pub sla: Sla,
+    pub pricing: Pricing,
     pub log: Log,
 }
 
@@ -31,7 +35,7 @@ pub struct Config {
 pub struct Site {
     /// Name of the site, `[a-z0-9-]{1,32}`; `hub` is the centre.
     pub id: String,
-    /// `dev`, `staging` or `prod`: decides how long the archive keeps events.
+    /// `dev`, `staging` or `prod`; prod keeps the archive for 90d where no file says otherwise.
     pub profile: Profile,
     /// Where databases and the embedded broker live.
     pub state_dir: PathBuf,
@@ -47,6 +51,31 @@ pub enum Profile {
     Dev,
     Staging,
     Prod,
+}
+
+impl Profile {
+    /// The name as it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Staging => "staging",
+            Self::Prod => "prod",
+        }
+    }
+
+    /// What the profile sets over the built-in defaults. Only what the design gives to a profile (DESIGN 6): a value
+    /// that changes behind a word is a surprise otherwise.
+    #[must_use]
+    pub fn values(self) -> Dict {
+        match self {
+            Self::Dev | Self::Staging => Dict::new(),
+            Self::Prod => {
+                let archive = Dict::from([("max_age".to_owned(), Value::from("90d"))]);
+                Dict::from([("archive".to_owned(), Value::from(archive))])
+            }
+        }
+    }
 }
 
 impl Default for Site {
@@ -100,8 +129,10 @@ pub struct Broker {
     pub listen: String,
     /// Its store; else `nats` in the state directory.
     pub store_dir: String,
-    /// `always`, or how long the server may leave what it took unsynced.
+    /// `always`, or how long the server that we run may leave what it took unsynced.
     pub sync_interval: String,
+    /// Monitoring of an external broker, `http://host:8222`: its sync interval is read there. Empty: 2m is assumed.
+    pub monitor_url: String,
     /// How much disk its streams may use.
     pub max_file_store: Size,
 }
@@ -124,6 +155,7 @@ impl Default for Broker {
             listen: "127.0.0.1:4222".to_owned(),
             store_dir: String::new(),
             sync_interval: "always".to_owned(),
+            monitor_url: String::new(),
             max_file_store: Size(10 << 30),
         }
     }
@@ -170,8 +202,8 @@ impl Default for Engine {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Archive {
-    /// How long events are kept; empty: 90d in profile prod, else 30d.
-    pub max_age: String,
+    /// How long events are kept.
+    pub max_age: Span,
     /// How large it may grow; a full archive is an error that outboxes wait out.
     pub max_bytes: Size,
     /// Copies: 1, or 3 on a clustered hub.
@@ -181,7 +213,7 @@ pub struct Archive {
 impl Default for Archive {
     fn default() -> Self {
         Self {
-            max_age: String::new(),
+            max_age: Span::days(30),
             max_bytes: Size(8 << 30),
             replicas: 1,
         }
@@ -233,31 +265,6 @@ impl Default for Incident {
             arrival_factor: 1.5,
             work_overdue: Span::days(1),
             payment_overdue: Span::days(7),
-        }
-    }
-}
-
-/// The role match (DOMAIN 5.11), until the platform's own configuration says otherwise.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct MatchingSection {
-    /// How long an offer stands.
-    pub offer_timeout: Span,
-    /// Rounds in one cycle.
-    pub rounds: u64,
-    /// Cycles without a dispatcher's request.
-    pub max_cycles: u64,
-    /// Offers in one round.
-    pub offers_per_round: usize,
-}
-
-impl Default for MatchingSection {
-    fn default() -> Self {
-        Self {
-            offer_timeout: Span::secs(120),
-            rounds: 3,
-            max_cycles: 3,
-            offers_per_round: 3,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A running site: connects, checks the topology, builds the roles, and keeps them going until told to stop.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
@@ -19,11 +20,13 @@ use crate::bus;
 use crate::bus::jetstream::JetStream;
 use crate::bus::topology::{self, Change, Class, Desired, QueueSpec};
 use crate::config::Config;
-use crate::event::{Id, Site, Source};
+use crate::event::{Id, IncidentType, Site, Source};
 use crate::role::audit::AuditRole;
 use crate::role::incident::{IncidentOptions, IncidentRole};
 use crate::role::matching::MatchRole;
-use crate::role::matching::settings::{Matching, Settings as MatchSettings};
+use crate::role::matching::settings::{
+    BasePricing, Matching, Settings as MatchSettings, Tier, Tiers, Weights,
+};
 use crate::role::tracking::TrackingRole;
 use crate::role::vendor::VendorRole;
 use crate::role::{Role, RoleName};
@@ -315,17 +318,46 @@ fn build(config: &Config, role: RoleName) -> Option<Box<dyn Role>> {
 }
 
 fn match_settings(config: &Config) -> MatchSettings {
-    let section = &config.matching;
+    let (section, weights) = (&config.matching, &config.matching.weights);
     let matching = Matching {
-        offer_timeout_seconds: section.offer_timeout.0.as_secs_f64(),
+        weights: Weights {
+            distance: weights.distance,
+            capability: weights.capability,
+            availability: weights.availability,
+            acceptance_rate: weights.acceptance_rate,
+            rating: weights.rating,
+        },
+        distance_scale_miles: section.distance_scale_miles,
+        default_radius_miles: section.default_radius_miles,
+        max_radius_miles: section.max_radius_miles,
+        expansion_factor: section.expansion_factor,
         rounds: section.rounds,
         max_cycles: section.max_cycles,
+        offer_timeout_seconds: section.offer_timeout.0.as_secs_f64(),
         offers_per_round: section.offers_per_round,
-        ..Matching::default()
     };
+    let tiers = config.sla.tiers.iter().map(|tier| Tier {
+        name: tier.name.clone(),
+        response_minutes: tier.response.0.as_secs() / 60,
+        arrival_minutes: tier.arrival.0.as_secs() / 60,
+        multiplier: tier.multiplier,
+        rank: tier.rank,
+        priorities: tier.priorities.clone(),
+    });
+    let pricing = &config.pricing;
     MatchSettings {
         matching,
-        ..MatchSettings::default()
+        tiers: Tiers {
+            tiers: tiers.collect(),
+        },
+        pricing: BasePricing {
+            base_price_cents: BTreeMap::from([
+                (IncidentType::Tire, pricing.tire_cents),
+                (IncidentType::Engine, pricing.engine_cents),
+                (IncidentType::Tow, pricing.tow_cents),
+            ]),
+            per_mile_cents: pricing.per_mile_cents,
+        },
     }
 }
 

@@ -1,0 +1,245 @@
+//! What types alone can't say of a configuration; the ranges of matching, sla and pricing are DOMAIN 5.11's.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+use super::units::Span;
+use super::{Config, Problem};
+use crate::event::{Priority, Site};
+use crate::routing::parse_duration;
+
+/// Collects problems.
+pub(super) struct Check<'a> {
+    /// Tells where a key's value came from.
+    pub origin: &'a dyn Fn(&str) -> String,
+    /// What was found.
+    pub problems: Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn refuse(&mut self, key: &str, message: impl Into<String>, help: &str) {
+        self.problems.push(Problem {
+            key: key.to_owned(),
+            origin: (self.origin)(key),
+            message: message.into(),
+            help: (!help.is_empty()).then(|| help.to_owned()),
+        });
+    }
+
+    fn within<T: PartialOrd + std::fmt::Display>(
+        &mut self,
+        key: &str,
+        value: &T,
+        range: &RangeInclusive<T>,
+    ) {
+        if !range.contains(value) {
+            let (from, to) = (range.start(), range.end());
+            self.refuse(key, format!("{value} is not from {from} to {to}"), "");
+        }
+    }
+
+    fn above_zero(&mut self, key: &str, value: f64) {
+        if !(value.is_finite() && value > 0.0) {
+            self.refuse(key, format!("{value} is not above 0"), "");
+        }
+    }
+
+    /// Everything.
+    pub(super) fn all(&mut self, config: &Config) {
+        self.site_and_broker(config);
+        self.engine(config);
+        self.matching(config);
+        self.sla(config);
+        self.pricing(config);
+        self.log(&config.log.level);
+    }
+
+    fn site_and_broker(&mut self, config: &Config) {
+        let id = &config.site.id;
+        if let Err(error) = Site::new(id.clone()) {
+            self.refuse(
+                "site.id",
+                format!("'{id}' is {error}"),
+                "choose a name like depot-a",
+            );
+        }
+        if config.site.roles.is_empty() {
+            self.refuse(
+                "site.roles",
+                "a site has at least one role",
+                "write [\"all\"] for every role",
+            );
+        }
+        let sync = &config.broker.sync_interval;
+        if sync != "always" && parse_duration(sync).is_none_or(|span| span.is_zero()) {
+            self.refuse(
+                "broker.sync_interval",
+                format!("'{sync}' is neither always nor a duration"),
+                "write always, or like 10s",
+            );
+        }
+        let listen = &config.broker.listen;
+        let port = listen.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+        if !matches!(port, Some(Ok(_))) {
+            self.refuse(
+                "broker.listen",
+                format!("'{listen}' is not host:port"),
+                "write it like 127.0.0.1:4222",
+            );
+        }
+        if !matches!(config.archive.replicas, 1 | 3 | 5) {
+            self.refuse(
+                "archive.replicas",
+                format!("{} is not 1, 3 or 5", config.archive.replicas),
+                "1 except on a clustered hub",
+            );
+        }
+    }
+
+    fn engine(&mut self, config: &Config) {
+        self.within("engine.batch_max", &config.engine.batch_max, &(1..=4096));
+        if config.engine.max_deliver == 0 {
+            self.refuse("engine.max_deliver", "0 is below 1", "3 is the default");
+        }
+        self.above_zero("incident.arrival_factor", config.incident.arrival_factor);
+    }
+
+    fn matching(&mut self, config: &Config) {
+        let matching = &config.matching;
+        let weights = matching.weights.all();
+        for (name, weight) in weights {
+            self.within(&format!("matching.weights.{name}"), &weight, &(0.0..=1.0));
+        }
+        let sum: f64 = weights.iter().map(|(_, weight)| weight).sum();
+        if (sum - 1.0).abs() > 0.001 {
+            self.refuse(
+                "matching.weights",
+                format!("the weights sum to {sum:.3}, not to 1"),
+                "",
+            );
+        }
+        self.above_zero(
+            "matching.distance_scale_miles",
+            matching.distance_scale_miles,
+        );
+        self.above_zero(
+            "matching.default_radius_miles",
+            matching.default_radius_miles,
+        );
+        if matching
+            .max_radius_miles
+            .partial_cmp(&matching.default_radius_miles)
+            != Some(std::cmp::Ordering::Greater)
+        {
+            self.refuse(
+                "matching.max_radius_miles",
+                format!(
+                    "{} is not above matching.default_radius_miles",
+                    matching.max_radius_miles
+                ),
+                "",
+            );
+        }
+        let factor = matching.expansion_factor;
+        if !(factor > 1.0 && factor <= 2.0) {
+            self.refuse(
+                "matching.expansion_factor",
+                format!("{factor} is not above 1 and at most 2"),
+                "",
+            );
+        }
+        self.within("matching.rounds", &matching.rounds, &(1..=10));
+        self.within("matching.max_cycles", &matching.max_cycles, &(1..=10));
+        self.within(
+            "matching.offers_per_round",
+            &matching.offers_per_round,
+            &(1..=10),
+        );
+        // DOMAIN 5.11 says 30 to 600 s of what a person sets in the platform; shorter is for demonstrations.
+        let timeout = matching.offer_timeout;
+        self.within(
+            "matching.offer_timeout",
+            &timeout,
+            &(Span::secs(1)..=Span::secs(600)),
+        );
+    }
+
+    fn sla(&mut self, config: &Config) {
+        let tiers = &config.sla.tiers;
+        let names: BTreeSet<&str> = tiers.iter().map(|tier| tier.name.as_str()).collect();
+        let ranks: BTreeSet<u64> = tiers.iter().map(|tier| tier.rank).collect();
+        if names.len() < tiers.len() || ranks.len() < tiers.len() {
+            self.refuse("sla.tiers", "two tiers have one name or one rank", "");
+        }
+        for tier in tiers {
+            let name = &tier.name;
+            let mut wrong =
+                |what: &str| self.refuse("sla.tiers", format!("tier {name}: {what}"), "");
+            let minutes = |span: Span| span.0.as_secs() / 60;
+            let whole = |span: Span| span.0.as_millis().is_multiple_of(60_000);
+            if !(whole(tier.response) && (1..=120).contains(&minutes(tier.response))) {
+                wrong("response is not from 1m to 120m in whole minutes");
+            }
+            if !(whole(tier.arrival) && (1..=240).contains(&minutes(tier.arrival))) {
+                wrong("arrival is not from 1m to 240m in whole minutes");
+            }
+            if tier.arrival <= tier.response {
+                wrong("arrival is not later than response");
+            }
+            if !(tier.multiplier > 0.0 && tier.multiplier <= 5.0) {
+                wrong("multiplier is not above 0 and at most 5");
+            }
+            if !(1..=10).contains(&tier.rank) {
+                wrong("rank is not from 1 to 10");
+            }
+        }
+        for priority in Priority::ALL {
+            let holders = tiers
+                .iter()
+                .flat_map(|tier| &tier.priorities)
+                .filter(|held| *held == priority)
+                .count();
+            if holders != 1 {
+                self.refuse(
+                    "sla.tiers",
+                    format!("priority {priority} is in {holders} tiers, it belongs to exactly one"),
+                    "",
+                );
+            }
+        }
+    }
+
+    fn pricing(&mut self, config: &Config) {
+        let pricing = &config.pricing;
+        for (name, cents) in [
+            ("tire_cents", pricing.tire_cents),
+            ("engine_cents", pricing.engine_cents),
+            ("tow_cents", pricing.tow_cents),
+            ("per_mile_cents", pricing.per_mile_cents),
+        ] {
+            if cents == 0 {
+                self.refuse(&format!("pricing.{name}"), "0 is not above 0", "");
+            }
+        }
+    }
+
+    /// The filter's own reader takes any word for a target's name, so that `inof` would silence everything.
+    fn log(&mut self, level: &str) {
+        let is_level = |text: &str| {
+            ["off", "error", "warn", "info", "debug", "trace"]
+                .iter()
+                .any(|level| text.eq_ignore_ascii_case(level))
+        };
+        let sound = |part: &str| match part.rsplit_once('=') {
+            Some((target, level)) => !target.is_empty() && is_level(level),
+            None => is_level(part),
+        };
+        if !level.split(',').all(|part| sound(part.trim())) {
+            self.refuse(
+                "log.level",
+                format!("'{level}' is no level"),
+                "write error, warn, info or debug, or a filter like info,roadcall::node=debug",
+            );
+        }
+    }
+}
