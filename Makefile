@@ -3,10 +3,14 @@ SHELL := /bin/bash
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 BROKER := target/broker/nats-server
 
-.PHONY: broker build demo test verify fmt clippy doc bench
+.PHONY: broker python-client build demo test verify fmt clippy doc bench
 
 broker:
 	@scripts/fetch-broker
+
+# What the tests publish foreign events with.
+python-client:
+	@scripts/fetch-python-client
 
 # A static release binary with the broker in it. The explicit target keeps the flag from the proc-macros.
 build: broker
@@ -17,7 +21,7 @@ build: broker
 demo: build
 	target/release/roadcall demo
 
-test: broker
+test: broker python-client
 	cargo test --locked
 
 fmt:

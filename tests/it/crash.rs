@@ -253,7 +253,10 @@ fn number(variable: &str, default: u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_of_roles_and_broker_lose_nothing_and_double_nothing() {
-    let (kills, seed) = (number("ROADCALL_KILLS", 20), number("ROADCALL_KILL_SEED", 7));
+    let (kills, seed) = (
+        number("ROADCALL_KILLS", 20),
+        number("ROADCALL_KILL_SEED", 7),
+    );
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut site = Processes::all();
     let bus = site.connect().await;

@@ -1,13 +1,15 @@
 //! A whole site on a real broker: the incident from breakdown to arrival, foreign events, letters, wrong input.
 
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
 use crate::support::{Site, connect, eventually, site};
 use roadcall::bus::jetstream::JetStream;
-use roadcall::bus::{Bus, DLQ, EVENTS, Headers, Outgoing};
+use roadcall::bus::{Bus, DLQ, EVENTS, Headers};
 use roadcall::config::Config;
 use roadcall::event::{Id, ids};
 use roadcall::node::run::{Node, desired, routes, settle_topology};
@@ -59,16 +61,30 @@ fn arrival() -> Value {
     })
 }
 
-async fn publish(bus: &JetStream, incident: Id, msg_id: Id, body: Vec<u8>) {
-    let message = Outgoing {
-        subject: format!("roadcall.hub.tracking.VendorArrived.{incident}"),
-        headers: Headers::default(),
-        body: body.into(),
-        msg_id: msg_id.to_string(),
-        expected_last_subject_seq: None,
-    };
-    let published = bus.publish(vec![message]).await;
-    assert!(published.stopped.is_none(), "{:?}", published.stopped);
+/// Publishes with nats-py: no code of ours between the body and the stream.
+async fn publish_foreign(site: &Site, incident: Id, msg_id: Id, body: Vec<u8>) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let client = root.join("target/python");
+    assert!(
+        client.join("nats").is_dir(),
+        "no nats-py; run `make python-client`"
+    );
+    let mut python = tokio::process::Command::new("python3");
+    python
+        .env("PYTHONPATH", client)
+        .arg(root.join("tests/data/foreign.py"))
+        .arg(&site.broker.url)
+        .arg(format!("roadcall.hub.tracking.VendorArrived.{incident}"))
+        .arg(msg_id.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
+    let mut child = python.spawn().expect("python3 runs");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(&body).await.expect("written");
+    drop(stdin);
+    let output = child.wait_with_output().await.expect("ends");
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -80,8 +96,8 @@ async fn a_foreign_event_is_handled_and_a_broken_one_becomes_a_letter_that_block
         .expect("started");
     let mut broken = arrival();
     broken["distanceMeters"] = json!(-1);
-    publish(&bus, id(10), id(20), event(id(20), id(10), broken)).await;
-    publish(&bus, id(10), id(21), event(id(21), id(10), arrival())).await;
+    publish_foreign(&site, id(10), id(20), event(id(20), id(10), broken)).await;
+    publish_foreign(&site, id(10), id(21), event(id(21), id(10), arrival())).await;
     let handled = |node: &Node| {
         let counts = node.counts();
         counts
