@@ -94,10 +94,17 @@ pub struct Running {
 
 impl Running {
     /// Stops it and waits for its end.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
+        self.stop().await;
+    }
+
+    /// The same, for an owner who can't give it away. A second call does nothing.
+    pub async fn stop(&mut self) {
         self.stop.cancel();
-        // The watcher ends with the child; a panic in it would only mean that there is nothing left to wait for.
-        let _ = self.watcher.await;
+        if !self.watcher.is_finished() {
+            // The watcher ends with the child; a panic in it would only mean that there is nothing left to wait for.
+            let _ = (&mut self.watcher).await;
+        }
     }
 }
 

@@ -243,9 +243,9 @@ impl Inner {
             .expected_last_subject_seq
             .is_some_and(|wanted| on_subject.last().copied().unwrap_or(0) != wanted)
         {
-            return Err(Error::Refused {
-                code: 10071,
-                message: "wrong last sequence".to_owned(),
+            return Ok(PubAck {
+                seq: 0,
+                duplicate: true,
             });
         }
         for seq in on_subject {

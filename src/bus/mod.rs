@@ -1,7 +1,7 @@
 //! The bus: what the engine asks of a broker, as a trait with two implementations.
 //!
 //! [`jetstream::JetStream`] talks to a real nats-server; [`memory::MemoryBus`] is a deterministic model of the same
-//! promises for simulation. One conformance suite (`tests/it/bus_conformance.rs`) runs over both. Only this room knows
+//! promises for simulation. One conformance suite (`tests/it/conformance.rs`) runs over both. Only this room knows
 //! `async_nats`; nothing here knows a store, a role or the engine.
 
 pub mod jetstream;
@@ -202,7 +202,8 @@ pub struct QueueState {
 /// What the engine, the relay and replay need of a broker. Implementations are cheap to clone.
 pub trait Bus: Clone + Send + Sync + 'static {
     /// Publishes `messages` in order: as atomic batches where the server takes them, else pipelined. Returns acks for
-    /// the longest acknowledged prefix. A message that the dedup window already holds counts as acknowledged.
+    /// the longest acknowledged prefix. A message that the dedup window already holds counts as acknowledged, and so
+    /// does one whose expected last sequence does not hold: what it was to fill is filled (its `seq` is 0).
     fn publish(&self, messages: Vec<Outgoing>) -> impl Future<Output = Published> + Send;
 
     /// Takes up to `max` deliveries of `queue` (a durable consumer on `EVENTS`), waiting up to `wait` for the first. An

@@ -30,18 +30,30 @@ pub struct Site {
 /// Starts one.
 pub async fn site() -> Site {
     let dir = TempDir::new().expect("a directory");
+    let broker = broker(dir.path(), "127.0.0.1:0").await;
+    Site { broker, dir }
+}
+
+async fn broker(dir: &Path, listen: &str) -> Running {
     let options = Options {
         binary: Some(nats_server()),
         path_dirs: Vec::new(),
         site: "hub".to_owned(),
-        listen: "127.0.0.1:0".to_owned(),
-        store_dir: dir.path().join("nats"),
+        listen: listen.to_owned(),
+        store_dir: dir.join("nats"),
         sync_interval: "always".to_owned(),
         max_file_store_bytes: 10 << 30,
     };
-    Site {
-        broker: start(options).await.expect("the broker starts"),
-        dir,
+    start(options).await.expect("the broker starts")
+}
+
+impl Site {
+    /// Stops the broker and starts another process on the same port and store.
+    pub async fn restart(&mut self) {
+        let url = self.broker.url.clone();
+        self.broker.stop().await;
+        let listen = url.trim_start_matches("nats://");
+        self.broker = broker(self.dir.path(), listen).await;
     }
 }
 
