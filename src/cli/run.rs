@@ -2,7 +2,6 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::time::Instant;
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -11,6 +10,8 @@ use super::client::connect;
 use super::failure::Failure;
 use crate::broker;
 use crate::config::{BrokerMode, Config, path_dirs};
+use crate::event::Ts;
+use crate::node::clock::Clock;
 use crate::node::run::Node;
 use crate::role::RoleName;
 
@@ -85,7 +86,7 @@ pub(super) fn broker_options(config: &Config) -> broker::Options {
 }
 
 pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode, Failure> {
-    let started = Instant::now();
+    let started = Clock.now();
     let wanted = wanted(names)?;
     let connection = &Connection {
         roles: wanted.files(),
@@ -131,7 +132,7 @@ async fn serve(
     wanted: &Wanted,
     roles: &[RoleName],
     embedded: bool,
-    started: Instant,
+    started: Ts,
 ) -> Result<ExitCode, Failure> {
     let node = if wanted.broker_only {
         let routes = crate::node::run::routes(config)?;
@@ -146,7 +147,7 @@ async fn serve(
         Some(Node::start(bus, config, roles, embedded).await?)
     };
     let names: Vec<&str> = wanted.roles.iter().map(|role| role.as_str()).collect();
-    let startup_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let startup_ms = u64::try_from(Clock.since(started).as_millis()).unwrap_or(u64::MAX);
     tracing::info!(
         roles = names.join(","),
         site = config.site.id,

@@ -16,7 +16,7 @@ pub const ACTOR_HEADER: &str = "Roadcall-Actor";
 /// Takes requests from the service to the writer until either end closes.
 pub async fn serve(mut service: Service, jobs: mpsc::Sender<Job>, clock: Clock) {
     while let Some(request) = service.requests.recv().await {
-        let id = command_id();
+        let id = clock.new_id();
         match command(&request, id) {
             Err(rejection) => answer(&request, id, Err(rejection), clock).await,
             Ok(command) => {
@@ -37,12 +37,6 @@ pub async fn serve(mut service: Service, jobs: mpsc::Sender<Job>, clock: Clock) 
             }
         }
     }
-}
-
-/// Makes the id of a command: unique, and growing with time.
-#[must_use]
-pub fn command_id() -> Id {
-    Id::from_uuid(uuid::Uuid::now_v7())
 }
 
 fn command(request: &Request, id: Id) -> Result<Command, Rejection> {

@@ -20,7 +20,7 @@ use crate::bus;
 use crate::bus::jetstream::JetStream;
 use crate::bus::topology::{self, Change, Class, Desired, QueueSpec};
 use crate::config::Config;
-use crate::event::{Id, IncidentType, Site, Source};
+use crate::event::{IncidentType, Site, Source};
 use crate::role::audit::AuditRole;
 use crate::role::incident::{IncidentOptions, IncidentRole};
 use crate::role::matching::MatchRole;
@@ -419,7 +419,7 @@ async fn start_role(
     };
     let now = Clock.now();
     let fresh = Identity {
-        store_id: Id::from_uuid(uuid::Uuid::now_v7()),
+        store_id: Clock.new_id(),
         epoch: format!("{:x}", now.ms()),
     };
     let store = Store::open(options, role.migrations(), &fresh)?;

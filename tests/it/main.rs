@@ -6,3 +6,4 @@ mod processes;
 mod simulation;
 mod site;
 mod support;
+mod tidy;

@@ -82,7 +82,7 @@ impl Publish {
                 Failure::usage(&format!("detail.eventId: {error}"), "leave it out")
             })?,
             (Some(key), _) => keyed(site, &subject, key),
-            (None, None) => Id::from_uuid(uuid::Uuid::now_v7()),
+            (None, None) => Clock.new_id(),
         };
         detail.insert("eventId".to_owned(), json!(id));
         let time = detail
