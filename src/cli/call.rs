@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::Connection;
 use super::client::Client;
 use super::failure::Failure;
-use super::output::print_json;
+use super::output::{print_json, print_rows};
 
 #[derive(Debug, Args)]
 pub(super) struct Call {
@@ -29,18 +29,26 @@ pub(super) async fn call(connection: &Connection, call: Call) -> Result<ExitCode
     send(connection, &call.command, body).await
 }
 
-/// Sends a command and prints its result; of a listing with `--json` the items alone.
+/// Sends a command and prints its result.
 pub(super) async fn send(
     connection: &Connection,
     command: &str,
     body: Value,
 ) -> Result<ExitCode, Failure> {
-    let client = Client::open(connection).await?;
-    let reply = client.call(command, &body).await?;
-    match reply.get("items") {
-        Some(items) if connection.json => print_json(items)?,
-        _ => print_json(&reply)?,
-    }
+    let reply = Client::open(connection).await?.call(command, &body).await?;
+    print_json(&reply)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Sends a listing command and prints its items: a table with these columns for people, one array with `--json`.
+pub(super) async fn list(
+    connection: &Connection,
+    command: &str,
+    body: Value,
+    columns: &[&str],
+) -> Result<ExitCode, Failure> {
+    let reply = Client::open(connection).await?.call(command, &body).await?;
+    print_rows(connection, &reply["items"], columns)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::Connection;
-use super::call::{body, send, text};
+use super::call::{body, list, send, text};
 use super::client::Client;
 use super::failure::Failure;
 use super::output::print_json;
@@ -116,12 +116,16 @@ pub(super) async fn incident(
             return send(connection, "incident.get", json!({ "incidentId": id })).await;
         }
         IncidentVerb::List { status } => {
-            return send(
-                connection,
-                "incident.list",
-                body(&[("status", text(status))]),
-            )
-            .await;
+            let columns = [
+                "incidentId",
+                "status",
+                "type",
+                "priority",
+                "vendorId",
+                "createdAt",
+            ];
+            let body = body(&[("status", text(status))]);
+            return list(connection, "incident.list", body, &columns).await;
         }
         IncidentVerb::Enroute(moved) => ("incident.update_status", moved, Some("vendor_en_route")),
         IncidentVerb::StartWork(moved) => ("incident.start_work", moved, None),

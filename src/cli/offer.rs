@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::Connection;
-use super::call::{body, send, text};
+use super::call::{body, list, send, text};
 use super::failure::Failure;
 
 #[derive(Debug, Subcommand)]
@@ -49,7 +49,17 @@ pub(super) async fn offer(connection: &Connection, verb: OfferVerb) -> Result<Ex
     match verb {
         OfferVerb::List { incident, vendor } => {
             let body = body(&[("incidentId", text(incident)), ("vendorId", text(vendor))]);
-            send(connection, "offer.list", body).await
+            let columns = [
+                "offerId",
+                "incidentId",
+                "vendorId",
+                "status",
+                "matchScore",
+                "estimatedPayoutCents",
+                "round",
+                "expiresAt",
+            ];
+            list(connection, "offer.list", body, &columns).await
         }
         OfferVerb::Accept { id, vendor } => {
             send(&acting(&vendor), "offer.accept", json!({ "offerId": id })).await

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::Connection;
-use super::call::{body, send, text};
+use super::call::{body, list, send, text};
 use super::failure::Failure;
 
 #[derive(Debug, Subcommand)]
@@ -56,6 +56,14 @@ pub(super) enum VendorVerb {
     },
 }
 
+const COLUMNS: [&str; 5] = [
+    "vendorId",
+    "businessName",
+    "status",
+    "backgroundCheckStatus",
+    "distanceMiles",
+];
+
 pub(super) async fn vendor(connection: &Connection, verb: VendorVerb) -> Result<ExitCode, Failure> {
     let (command, body) = match verb {
         VendorVerb::Register { file } => {
@@ -72,7 +80,7 @@ pub(super) async fn vendor(connection: &Connection, verb: VendorVerb) -> Result<
             )
         }
         VendorVerb::Get { id } => ("vendor.get", json!({ "vendorId": id })),
-        VendorVerb::List => ("vendor.list", json!({})),
+        VendorVerb::List => return list(connection, "vendor.list", json!({}), &COLUMNS).await,
         VendorVerb::Verify { id, status } => (
             "vendor.verify",
             json!({ "vendorId": id, "backgroundCheckStatus": status }),
@@ -93,7 +101,7 @@ pub(super) async fn vendor(connection: &Connection, verb: VendorVerb) -> Result<
                 ("radiusMiles", radius_miles.map(|miles| json!(miles))),
                 ("capability", text(capability)),
             ];
-            ("vendor.search", body(&fields))
+            return list(connection, "vendor.search", body(&fields), &COLUMNS).await;
         }
     };
     send(connection, command, body).await
