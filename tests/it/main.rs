@@ -3,6 +3,7 @@
 mod conformance;
 mod crash;
 mod processes;
+mod scenarios;
 mod simulation;
 mod site;
 mod support;
