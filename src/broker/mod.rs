@@ -1,14 +1,16 @@
 //! The nats-server that this process may run: found, configured, started, watched, stopped (DESIGN 9).
 
+pub mod durability;
 mod leftover;
+pub mod monitor;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
@@ -79,6 +81,8 @@ pub struct Options {
     pub sync_interval: String,
     /// Disk that streams may use, bytes.
     pub max_file_store_bytes: u64,
+    /// Where its monitoring listens, `http://host:port`; empty picks a free port of this machine.
+    pub monitor_url: String,
 }
 
 /// A running, supervised nats-server.
@@ -113,10 +117,12 @@ impl Running {
 /// # Errors
 /// See [`Error`].
 pub async fn start(options: Options) -> Result<Running, Error> {
-    let binary = find(&options)?;
-    let version = version_of(&binary).await?;
+    let (binary, version) = probe(&options).await?;
     let (host, port) = pick_port(&options.listen).await?;
-    let (_, monitor) = pick_port("127.0.0.1:0").await?;
+    let monitor = match options.monitor_url.as_str() {
+        "" => pick_port("127.0.0.1:0").await?,
+        url => monitor::address(url).map_err(Error::NotStarted)?,
+    };
     let fail = |path: &Path, error: std::io::Error| Error::Directory {
         path: path.to_owned(),
         message: error.to_string(),
@@ -127,7 +133,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
     leftover::end(&options.store_dir, &config).await;
     std::fs::write(
         &config,
-        config_text(&options, &host, port, monitor, numbers(&version)),
+        config_text(&options, &host, port, &monitor, numbers(&version)),
     )
     .map_err(|error| fail(&config, error))?;
     let last_words = LastWords::default();
@@ -141,7 +147,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         stop: stop.clone(),
         _lock: lock,
     };
-    watched.wait_ready(monitor).await?;
+    watched.wait_ready(&monitor).await?;
     let watcher = tokio::spawn(async move { watched.watch().await });
     Ok(Running {
         url: format!("nats://{host}:{port}"),
@@ -149,6 +155,22 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         stop,
         watcher,
     })
+}
+
+/// The nats-server that [`start`] would run, and its version. Unpacks the bundled one where that was not done yet.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn probe(options: &Options) -> Result<(PathBuf, String), Error> {
+    let binary = find(options)?;
+    let version = version_of(&binary).await?;
+    Ok((binary, version))
+}
+
+/// Whether another process runs a nats-server on this store now.
+#[must_use]
+pub fn in_use(store_dir: &Path) -> bool {
+    store_dir.is_dir() && matches!(leftover::lock(store_dir), Err(Error::Running { .. }))
 }
 
 fn find(options: &Options) -> Result<PathBuf, Error> {
@@ -259,7 +281,7 @@ fn config_text(
     options: &Options,
     host: &str,
     port: u16,
-    monitor: u16,
+    (monitor_host, monitor_port): &(String, u16),
     version: (u32, u32, u32),
 ) -> String {
     let Options {
@@ -277,7 +299,7 @@ fn config_text(
     };
     format!(
         "# Written by roadcall at each start; changes here are lost.\nserver_name: {site}\nlisten: \"{host}:{port}\"\n\
-         http: \"127.0.0.1:{monitor}\"\npid_file: \"{}\"\nping_interval: \"10s\"\nping_max: 2\nmax_payload: 1MB\n{flags}\
+         http: \"{monitor_host}:{monitor_port}\"\npid_file: \"{}\"\nping_interval: \"10s\"\nping_max: 2\nmax_payload: 1MB\n{flags}\
          jetstream {{ store_dir: \"{}\", domain: \"{site}\", sync_interval: \"{sync_interval}\", \
          max_file_store: {max_file_store_bytes} }}\n",
         store_dir.join(leftover::PID_FILE).display(),
@@ -351,7 +373,7 @@ struct Watched {
 }
 
 impl Watched {
-    async fn wait_ready(&mut self, monitor: u16) -> Result<(), Error> {
+    async fn wait_ready(&mut self, monitor: &(String, u16)) -> Result<(), Error> {
         let started = tokio::time::timeout(START_MAX, async {
             loop {
                 if let Ok(Some(status)) = self.child.try_wait() {
@@ -362,7 +384,7 @@ impl Watched {
                         words.unwrap_or_else(|| format!("it ended with {status}")),
                     ));
                 }
-                if jetstream_answers(monitor).await {
+                if monitor::jetstream_answers(monitor).await {
                     return Ok(());
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -408,21 +430,4 @@ impl Watched {
             let _ = self.child.kill().await;
         }
     }
-}
-
-/// Asks for JetStream itself, not for the port (DESIGN 9).
-async fn jetstream_answers(monitor: u16) -> bool {
-    let ask = async {
-        let mut stream = TcpStream::connect(("127.0.0.1", monitor)).await.ok()?;
-        let request = b"GET /healthz?js-enabled-only=true HTTP/1.0\r\nHost: localhost\r\n\r\n";
-        stream.write_all(request).await.ok()?;
-        let mut reply = Vec::new();
-        stream.take(4096).read_to_end(&mut reply).await.ok()?;
-        Some(reply.starts_with(b"HTTP/1.0 200") || reply.starts_with(b"HTTP/1.1 200"))
-    };
-    tokio::time::timeout(Duration::from_secs(1), ask)
-        .await
-        .ok()
-        .flatten()
-        .unwrap_or(false)
 }

@@ -203,6 +203,10 @@ fn node_line(error: &node::run::Error) -> Line {
             C::Drift,
             "run roadcall topology plan, then roadcall topology apply --yes",
         ),
+        E::ArchiveHidden { .. } => (
+            C::ArchiveHidden,
+            "give the server the key that the store was written with, or restore the directory from a copy",
+        ),
         E::NotBuilt(_) => (
             C::NotBuilt,
             "this build runs incident, vendor, match, tracking, audit",
@@ -211,7 +215,7 @@ fn node_line(error: &node::run::Error) -> Line {
     Line::of(code, error.to_string(), help)
 }
 
-pub(super) fn store_line(error: &store::Error) -> Line {
+fn store_line(error: &store::Error) -> Line {
     let (code, help) = match error.class {
         store::Class::Full => (
             C::DiskFull,

@@ -4,6 +4,7 @@
 //! or configuration.
 
 mod call;
+mod check;
 mod client;
 mod config;
 mod demo;
@@ -104,6 +105,8 @@ impl Connection {
 enum Command {
     /// Drive incidents from breakdown to arrival on a broker of its own, and show them as they happen.
     Demo(demo::Demo),
+    /// Whether roles could start here: configuration, broker, topology, databases, disk. Exit 2 if only the topology differs.
+    Check(config::OfRoles),
     /// Show or check the configuration.
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -193,6 +196,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     runtime.block_on(async {
         match command {
             Command::Demo(demo) => demo.run(connection.json).await,
+            Command::Check(of) => check::check(&connection, &of).await,
             Command::Config(verb) => config::config(&connection, &verb),
             Command::Topology(verb) => topology::topology(&connection, verb).await,
             Command::Call(call) => call::call(&connection, call).await,

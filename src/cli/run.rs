@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Connection;
 use super::client::connect;
 use super::failure::Failure;
-use crate::broker;
+use crate::broker::{self, durability::DiskSync};
 use crate::config::{BrokerMode, Config, path_dirs};
 use crate::event::Ts;
 use crate::node::clock::Clock;
@@ -24,13 +24,20 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 /// What `--role` asks for.
-struct Wanted {
-    roles: Vec<RoleName>,
-    broker_only: bool,
+pub(super) struct Wanted {
+    pub roles: Vec<RoleName>,
+    pub broker_only: bool,
     all: bool,
 }
 
 impl Wanted {
+    /// Whether the process runs the broker itself (DESIGN 9).
+    pub(super) fn embedded(&self, config: &Config) -> bool {
+        self.broker_only
+            || config.broker.mode == BrokerMode::Embedded
+            || (config.broker.mode == BrokerMode::Auto && self.all)
+    }
+
     /// The names of the files in `role.d` that count.
     fn files(&self) -> Vec<String> {
         let roles = self.roles.iter().map(ToString::to_string);
@@ -40,7 +47,7 @@ impl Wanted {
     }
 }
 
-fn wanted(names: &[String]) -> Result<Wanted, Failure> {
+pub(super) fn wanted(names: &[String]) -> Result<Wanted, Failure> {
     let mut wanted = Wanted {
         roles: Vec::new(),
         broker_only: false,
@@ -82,6 +89,7 @@ pub(super) fn broker_options(config: &Config) -> broker::Options {
         store_dir: config.broker_store_dir(),
         sync_interval: config.broker.sync_interval.clone(),
         max_file_store_bytes: config.broker.max_file_store.0,
+        monitor_url: config.broker.monitor_url.clone(),
     }
 }
 
@@ -95,9 +103,7 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
     let mut config = connection.config()?;
     logging(&config);
     runtime()?.block_on(async {
-        let embedded = wanted.broker_only
-            || config.broker.mode == BrokerMode::Embedded
-            || (config.broker.mode == BrokerMode::Auto && wanted.all);
+        let embedded = wanted.embedded(&config);
         let broker = if embedded {
             let running = broker::start(broker_options(&config)).await?;
             config.bus.url.clone_from(&running.url);
@@ -106,6 +112,8 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
         } else {
             None
         };
+        let sync = settle_sync(&mut config, embedded).await;
+        tracing::info!(keepSeconds = sync.keep().as_secs(), "{sync}");
         let bus = connect(&config, &format!("roadcall-{}", names.join("-"))).await?;
         let roles = if wanted.broker_only {
             topology_roles(&config)?
@@ -118,6 +126,27 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
         }
         result
     })
+}
+
+/// How the broker in use syncs; written into `config` in the place of what would be asked of a broker of our own.
+pub(super) async fn settle_sync(config: &mut Config, embedded: bool) -> DiskSync {
+    if embedded {
+        return crate::node::run::sync(config);
+    }
+    let sync = match config.broker.monitor_url.as_str() {
+        "" => DiskSync::Unknown,
+        url => broker::monitor::sync_interval(url)
+            .await
+            .unwrap_or_else(|error| {
+                tracing::warn!(error, "the broker's monitoring can't be read");
+                DiskSync::Unknown
+            }),
+    };
+    config.broker.sync_interval = match sync {
+        DiskSync::Always => "always".to_owned(),
+        sync => format!("{}ms", sync.interval().as_millis()),
+    };
+    sync
 }
 
 /// The roles whose queues a site has: `site.roles`.
@@ -136,6 +165,7 @@ async fn serve(
 ) -> Result<ExitCode, Failure> {
     let node = if wanted.broker_only {
         let routes = crate::node::run::routes(config)?;
+        crate::node::run::guard_archive(&bus, config).await?;
         crate::node::run::settle_topology(
             &bus,
             &crate::node::run::desired(config, &routes, roles),

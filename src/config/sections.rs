@@ -131,7 +131,8 @@ pub struct Broker {
     pub store_dir: String,
     /// `always`, or how long the server that we run may leave what it took unsynced.
     pub sync_interval: String,
-    /// Monitoring of an external broker, `http://host:8222`: its sync interval is read there. Empty: 2m is assumed.
+    /// Monitoring, `http://host:port`: a broker of our own listens there (empty: on a free port), of an external one the
+    /// sync interval is read there (empty: 2m is assumed).
     pub monitor_url: String,
     /// How much disk its streams may use.
     pub max_file_store: Size,

@@ -16,9 +16,10 @@ use super::latency::Latency;
 use super::relay::Relay;
 use super::writer::{Job, Shared, Writer};
 use super::{commands, consumer, publisher};
-use crate::bus;
+use crate::broker::durability::{DiskSync, archive_on_disk};
 use crate::bus::jetstream::JetStream;
 use crate::bus::topology::{self, Change, Class, Desired, QueueSpec};
+use crate::bus::{self, Bus as _};
 use crate::config::Config;
 use crate::event::{IncidentType, Site, Source};
 use crate::role::audit::AuditRole;
@@ -69,6 +70,12 @@ pub enum Error {
     /// Streams or queues are missing or differ.
     #[error("the broker's topology is not what this site needs: {0}")]
     Drift(String),
+    /// The broker's store has an archive that the broker does not show.
+    #[error("{} has events in it, but the broker says that there is no stream EVENTS", path.display())]
+    ArchiveHidden {
+        /// The stream's directory.
+        path: PathBuf,
+    },
     /// A role is not part of this build.
     #[error("role {0} is not built yet")]
     NotBuilt(RoleName),
@@ -147,6 +154,21 @@ pub async fn settle_topology(
     Err(Error::Drift(names.join("; ")))
 }
 
+/// Refuses to make a stream EVENTS over one that is on the disk and that our server could not load (BROKER 0 E).
+///
+/// # Errors
+/// [`Error::ArchiveHidden`].
+pub async fn guard_archive(bus: &JetStream, config: &Config) -> Result<(), Error> {
+    let Some(path) = archive_on_disk(&config.broker_store_dir()) else {
+        return Ok(());
+    };
+    match bus.stream(bus::EVENTS).await {
+        Err(bus::Error::Missing(_)) => Err(Error::ArchiveHidden { path }),
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(()),
+    }
+}
+
 /// A role that runs.
 struct Started {
     role: RoleName,
@@ -181,6 +203,9 @@ impl Node {
         may_apply: bool,
     ) -> Result<Self, Error> {
         let routes = routes(config)?;
+        if may_apply {
+            guard_archive(&bus, config).await?;
+        }
         settle_topology(&bus, &desired(config, &routes, roles), may_apply).await?;
         let state_dir = &config.site.state_dir;
         std::fs::create_dir_all(state_dir).map_err(|error| Error::StateDir {
@@ -297,6 +322,22 @@ fn command_names(config: &Config, role: RoleName) -> Vec<&'static str> {
     build(config, role)
         .map(|role| role.commands().iter().map(|spec| spec.name).collect())
         .unwrap_or_default()
+}
+
+/// A look at a role's database that changes nothing; `None` where there is none yet, or no such role.
+#[must_use]
+pub fn inspect_store(config: &Config, role: RoleName) -> Option<Result<store::Inspection, Error>> {
+    let migrations = build(config, role)?.migrations();
+    let path = config.site.state_dir.join(format!("{role}.db"));
+    let there = path.exists();
+    there.then(|| store::inspect(&path, migrations).map_err(Error::Store))
+}
+
+/// How the broker syncs, of a configuration whose `broker.sync_interval` is that of the broker in use.
+#[must_use]
+pub fn sync(config: &Config) -> DiskSync {
+    let text = &config.broker.sync_interval;
+    DiskSync::ours(text, crate::routing::parse_duration(text))
 }
 
 /// The role registry.
@@ -458,9 +499,7 @@ async fn start_role(
     });
     let relay = Relay::new(bus.clone(), &path, &site, source(name))?;
     let relay_stop = CancellationToken::new();
-    // Twice the server's sync interval, 60 s at least; "always" is the least.
-    let interval = crate::routing::parse_duration(&config.broker.sync_interval).unwrap_or_default();
-    let keep = (2 * interval).max(Duration::from_secs(60));
+    let keep = sync(config).keep();
     let publish = publisher::Settings {
         keep,
         hint,

@@ -8,6 +8,7 @@
 mod effect;
 mod error;
 mod inbox;
+mod inspect;
 mod outbox;
 mod reader;
 mod schema;
@@ -24,6 +25,7 @@ use rusqlite::{Connection, OptionalExtension};
 pub use effect::{EffectCall, EffectClass, EffectOutcome, PendingEffect};
 pub use error::{Class, Error};
 pub use inbox::{InboxRow, Outcome};
+pub use inspect::{Inspection, inspect};
 pub use outbox::{OutboxRow, PublishedRun};
 pub use reader::Reader;
 pub use timer::DueTimer;

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::error::{Class, Error};
 
 /// The engine's own tables. A published migration never changes; a new one is appended.
-const ENGINE: &[&str] = &["
+pub(super) const ENGINE: &[&str] = &["
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 -- One row per event that reached an outcome. Ids grow with time, so new rows land on the same few pages.
@@ -106,6 +106,35 @@ const ENGINE_UNIT: usize = 1000;
 /// [`Class::NewerSchema`] when a newer Roadcall wrote the file; a failure to read the version is an error, never taken
 /// for an empty database.
 pub(super) fn migrate(connection: &Connection, path: &Path, role: &[&str]) -> Result<(), Error> {
+    let (engine_done, role_done) = done(connection, path, role)?;
+    let steps = (engine_done..ENGINE.len())
+        .map(|done| (ENGINE[done], (done + 1) * ENGINE_UNIT + role_done))
+        .chain(
+            (role_done..role.len()).map(|done| (role[done], ENGINE.len() * ENGINE_UNIT + done + 1)),
+        );
+    for (sql, version_after) in steps {
+        connection
+            .execute_batch(&format!(
+                "BEGIN IMMEDIATE; {sql}; PRAGMA user_version = {version_after}; COMMIT;"
+            ))
+            .map_err(|error| {
+                // Leaves the connection usable for the message that follows; the error that counts is the first.
+                let _ = connection.execute_batch("ROLLBACK");
+                Error::sqlite("migrating the schema", path, &error)
+            })?;
+    }
+    Ok(())
+}
+
+/// How many migrations of the engine and of the role the database has.
+///
+/// # Errors
+/// [`Class::NewerSchema`] when that is more than this build knows.
+pub(super) fn done(
+    connection: &Connection,
+    path: &Path,
+    role: &[&str],
+) -> Result<(usize, usize), Error> {
     let fail = |op| move |error: rusqlite::Error| Error::sqlite(op, path, &error);
     let version: usize = connection
         .pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
@@ -132,21 +161,5 @@ pub(super) fn migrate(connection: &Connection, path: &Path, role: &[&str]) -> Re
             ),
         ));
     }
-    let steps = (engine_done..ENGINE.len())
-        .map(|done| (ENGINE[done], (done + 1) * ENGINE_UNIT + role_done))
-        .chain(
-            (role_done..role.len()).map(|done| (role[done], ENGINE.len() * ENGINE_UNIT + done + 1)),
-        );
-    for (sql, version_after) in steps {
-        connection
-            .execute_batch(&format!(
-                "BEGIN IMMEDIATE; {sql}; PRAGMA user_version = {version_after}; COMMIT;"
-            ))
-            .map_err(|error| {
-                // Leaves the connection usable for the message that follows; the error that counts is the first.
-                let _ = connection.execute_batch("ROLLBACK");
-                Error::sqlite("migrating the schema", path, &error)
-            })?;
-    }
-    Ok(())
+    Ok((engine_done, role_done))
 }

@@ -43,6 +43,7 @@ async fn broker(dir: &Path, listen: &str) -> Running {
         store_dir: dir.join("nats"),
         sync_interval: "always".to_owned(),
         max_file_store_bytes: 10 << 30,
+        monitor_url: String::new(),
     };
     start(options).await.expect("the broker starts")
 }
