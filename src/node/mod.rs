@@ -1,7 +1,8 @@
 //! The only place that knows role, store and bus together: the engine and what feeds it.
 //!
 //! In reading order: [`engine`] (inputs to commits), [`writer`] (the thread around it), [`consumer`] and [`commands`]
-//! (in), [`relay`] and [`publisher`] (out), [`letter`], [`clock`].
+//! (in), [`relay`] and [`publisher`] (out), [`letter`], [`clock`]; [`run`] puts the
+//! roles that [`registry`] makes together as a running site.
 
 pub mod archive;
 pub mod clock;
@@ -12,6 +13,7 @@ pub mod engine;
 pub mod latency;
 pub mod letter;
 pub mod publisher;
+pub mod registry;
 pub mod relay;
 pub mod run;
 pub mod writer;

@@ -1,6 +1,5 @@
 //! A running site: connects, checks the topology, builds the roles, and keeps them going until told to stop.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
@@ -13,6 +12,7 @@ use super::clock::Clock;
 use super::effects::{Runners, make_calls};
 use super::engine::{Counts, Engine, Settings};
 use super::latency::Latency;
+use super::registry::{self, Build};
 use super::relay::Relay;
 use super::writer::{Job, Shared, Writer};
 use super::{commands, consumer, publisher};
@@ -21,16 +21,8 @@ use crate::bus::jetstream::JetStream;
 use crate::bus::topology::{self, Change, Class, Desired, QueueSpec};
 use crate::bus::{self, Bus as _};
 use crate::config::Config;
-use crate::event::{IncidentType, Site, Source};
-use crate::role::audit::AuditRole;
-use crate::role::incident::{IncidentOptions, IncidentRole};
-use crate::role::matching::MatchRole;
-use crate::role::matching::settings::{
-    BasePricing, Matching, Settings as MatchSettings, Tier, Tiers, Weights,
-};
-use crate::role::tracking::TrackingRole;
-use crate::role::vendor::VendorRole;
-use crate::role::{Role, RoleName};
+use crate::event::Site;
+use crate::role::RoleName;
 use crate::routing::Routes;
 use crate::store::{self, Identity, Options, Store, Synchronous};
 
@@ -173,6 +165,7 @@ pub async fn guard_archive(bus: &JetStream, config: &Config) -> Result<(), Error
 struct Started {
     role: RoleName,
     queue: Option<&'static str>,
+    commands: Vec<&'static str>,
     jobs: mpsc::Sender<Job>,
     writer: std::thread::JoinHandle<Result<(), store::Error>>,
     relay: std::thread::JoinHandle<()>,
@@ -202,6 +195,20 @@ impl Node {
         roles: &[RoleName],
         may_apply: bool,
     ) -> Result<Self, Error> {
+        Self::start_with(bus, config, roles, may_apply, &registry::build).await
+    }
+
+    /// The same with roles that the caller makes: tests run roles of their own in a whole node.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn start_with(
+        bus: JetStream,
+        config: &Config,
+        roles: &[RoleName],
+        may_apply: bool,
+        build: Build<'_>,
+    ) -> Result<Self, Error> {
         let routes = routes(config)?;
         if may_apply {
             guard_archive(&bus, config).await?;
@@ -221,7 +228,7 @@ impl Node {
         let mut waiting = Vec::new();
         for role in roles {
             let (started, ready) =
-                start_role(&bus, config, *role, &shared_routes, &node.stop).await?;
+                start_role(&bus, config, *role, build, &shared_routes, &node.stop).await?;
             waiting.push(ready);
             node.started.push(started);
         }
@@ -237,11 +244,15 @@ impl Node {
                     consumer::consume(bus.clone(), queue, batch_max, jobs, node.stop.clone());
                 started.tasks.push(tokio::spawn(consume));
             }
-            let specs: Vec<&str> = command_names(config, started.role);
-            if !specs.is_empty() {
+            if !started.commands.is_empty() {
                 let name = format!("roadcall-{}", started.role);
                 let service = bus
-                    .serve(&config.site.id, &name, env!("CARGO_PKG_VERSION"), &specs)
+                    .serve(
+                        &config.site.id,
+                        &name,
+                        env!("CARGO_PKG_VERSION"),
+                        &started.commands,
+                    )
                     .await?;
                 started.tasks.push(tokio::spawn(commands::serve(
                     service,
@@ -318,16 +329,10 @@ impl Node {
     }
 }
 
-fn command_names(config: &Config, role: RoleName) -> Vec<&'static str> {
-    build(config, role)
-        .map(|role| role.commands().iter().map(|spec| spec.name).collect())
-        .unwrap_or_default()
-}
-
 /// A look at a role's database that changes nothing; `None` where there is none yet, or no such role.
 #[must_use]
 pub fn inspect_store(config: &Config, role: RoleName) -> Option<Result<store::Inspection, Error>> {
-    let migrations = build(config, role)?.migrations();
+    let migrations = registry::build(config, role)?.migrations();
     let path = config.site.state_dir.join(format!("{role}.db"));
     let there = path.exists();
     there.then(|| store::inspect(&path, migrations).map_err(Error::Store))
@@ -338,85 +343,6 @@ pub fn inspect_store(config: &Config, role: RoleName) -> Option<Result<store::In
 pub fn sync(config: &Config) -> DiskSync {
     let text = &config.broker.sync_interval;
     DiskSync::ours(text, crate::routing::parse_duration(text))
-}
-
-/// The role registry.
-fn build(config: &Config, role: RoleName) -> Option<Box<dyn Role>> {
-    let incident = &config.incident;
-    match role {
-        RoleName::Incident => Some(Box::new(IncidentRole::new(IncidentOptions {
-            arrival_min: incident.arrival_min.0,
-            arrival_factor: incident.arrival_factor,
-            work_overdue: incident.work_overdue.0,
-            payment_overdue: incident.payment_overdue.0,
-        }))),
-        RoleName::Vendor => Some(Box::new(VendorRole)),
-        RoleName::Match => Some(Box::new(MatchRole::new(match_settings(config)))),
-        RoleName::Tracking => Some(Box::new(TrackingRole)),
-        RoleName::Audit => Some(Box::new(AuditRole)),
-        _ => None,
-    }
-}
-
-fn match_settings(config: &Config) -> MatchSettings {
-    let (section, weights) = (&config.matching, &config.matching.weights);
-    let matching = Matching {
-        weights: Weights {
-            distance: weights.distance,
-            capability: weights.capability,
-            availability: weights.availability,
-            acceptance_rate: weights.acceptance_rate,
-            rating: weights.rating,
-        },
-        distance_scale_miles: section.distance_scale_miles,
-        default_radius_miles: section.default_radius_miles,
-        max_radius_miles: section.max_radius_miles,
-        expansion_factor: section.expansion_factor,
-        rounds: section.rounds,
-        max_cycles: section.max_cycles,
-        offer_timeout_seconds: section.offer_timeout.0.as_secs_f64(),
-        offers_per_round: section.offers_per_round,
-    };
-    let tiers = config.sla.tiers.iter().map(|tier| Tier {
-        name: tier.name.clone(),
-        response_minutes: tier.response.0.as_secs() / 60,
-        arrival_minutes: tier.arrival.0.as_secs() / 60,
-        multiplier: tier.multiplier,
-        rank: tier.rank,
-        priorities: tier.priorities.clone(),
-    });
-    let pricing = &config.pricing;
-    MatchSettings {
-        matching,
-        tiers: Tiers {
-            tiers: tiers.collect(),
-        },
-        pricing: BasePricing {
-            base_price_cents: BTreeMap::from([
-                (IncidentType::Tire, pricing.tire_cents),
-                (IncidentType::Engine, pricing.engine_cents),
-                (IncidentType::Tow, pricing.tow_cents),
-            ]),
-            per_mile_cents: pricing.per_mile_cents,
-        },
-    }
-}
-
-/// The source of a role's own events (DOMAIN 1.1).
-fn source(role: RoleName) -> Option<Source> {
-    match role {
-        RoleName::Incident => Some(Source::Incident),
-        RoleName::Vendor => Some(Source::Vendor),
-        RoleName::Match => Some(Source::Match),
-        RoleName::Tracking => Some(Source::Tracking),
-        RoleName::Payments => Some(Source::Payment),
-        RoleName::Telephony => Some(Source::Telephony),
-        RoleName::Auth => Some(Source::Auth),
-        RoleName::Kb => Some(Source::Kb),
-        RoleName::Config => Some(Source::Config),
-        RoleName::Audit => Some(Source::Ops),
-        RoleName::Notifications | RoleName::Reporting => None,
-    }
 }
 
 fn lock(dir: &Path, role: RoleName) -> Result<File, Error> {
@@ -439,10 +365,12 @@ async fn start_role(
     bus: &JetStream,
     config: &Config,
     name: RoleName,
+    build: Build<'_>,
     routes: &super::engine::SharedRoutes,
     stop: &CancellationToken,
 ) -> Result<(Started, oneshot::Receiver<()>), Error> {
     let role = build(config, name).ok_or(Error::NotBuilt(name))?;
+    let commands = role.commands().iter().map(|spec| spec.name).collect();
     let dir = &config.site.state_dir;
     let lock = lock(dir, name)?;
     let site = Site::new(config.site.id.clone()).map_err(|error| Error::StateDir {
@@ -497,7 +425,7 @@ async fn start_role(
     let writer = on_thread(format!("{name}-writer"), stop.clone(), move || {
         writer.run(receiver, ready)
     });
-    let relay = Relay::new(bus.clone(), &path, &site, source(name))?;
+    let relay = Relay::new(bus.clone(), &path, &site, registry::source(name))?;
     let relay_stop = CancellationToken::new();
     let keep = sync(config).keep();
     let publish = publisher::Settings {
@@ -522,6 +450,7 @@ async fn start_role(
         Started {
             role: name,
             queue,
+            commands,
             jobs,
             writer,
             relay,
