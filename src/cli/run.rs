@@ -1,19 +1,24 @@
 //! `roadcall --role …`: runs roles until told to stop.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Connection;
 use super::client::connect;
 use super::failure::Failure;
+use super::logging;
+use super::reload::Reloader;
 use crate::broker::{self, durability::DiskSync};
 use crate::config::{BrokerMode, Config, path_dirs};
 use crate::event::Ts;
 use crate::node::clock::Clock;
-use crate::node::run::Node;
+use crate::node::run::{Node, desired, guard_archive, routes, settle_topology, sync};
 use crate::role::RoleName;
+
+/// How often rules that wait for `topology apply` are held against the server.
+const LOOK_FOR_TOPOLOGY: Duration = Duration::from_secs(5);
 
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
@@ -101,8 +106,11 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
         ..connection.clone()
     };
     let mut config = connection.config()?;
-    logging(&config);
+    let logging = logging::start(&config.log.level);
+    let reloader = Reloader::new(connection, &config, logging);
     runtime()?.block_on(async {
+        // From here on: a SIGHUP that comes while starting would end the process else.
+        let hangup = on(SignalKind::hangup())?;
         let embedded = wanted.embedded(&config);
         let broker = if embedded {
             let running = broker::start(broker_options(&config)).await?;
@@ -114,13 +122,13 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
         };
         let sync = settle_sync(&mut config, embedded).await;
         tracing::info!(keepSeconds = sync.keep().as_secs(), "{sync}");
-        let bus = connect(&config, &format!("roadcall-{}", names.join("-"))).await?;
-        let roles = if wanted.broker_only {
-            topology_roles(&config)?
-        } else {
-            wanted.roles.clone()
+        let result = match start(&config, &wanted, names, embedded).await {
+            Ok(node) => {
+                say_ready(&config, &wanted, started);
+                serve(node, &config, reloader, hangup).await
+            }
+            Err(failure) => Err(failure),
         };
-        let result = serve(bus, &config, &wanted, &roles, embedded, started).await;
         if let Some(broker) = broker {
             broker.shutdown().await;
         }
@@ -128,12 +136,16 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
     })
 }
 
+fn on(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::other(format!("signals: {error}"), ""))
+}
+
 /// How the broker in use syncs; written into `config` in the place of what would be asked of a broker of our own.
 pub(super) async fn settle_sync(config: &mut Config, embedded: bool) -> DiskSync {
     if embedded {
-        return crate::node::run::sync(config);
+        return sync(config);
     }
-    let sync = match config.broker.monitor_url.as_str() {
+    let found = match config.broker.monitor_url.as_str() {
         "" => DiskSync::Unknown,
         url => broker::monitor::sync_interval(url)
             .await
@@ -142,11 +154,11 @@ pub(super) async fn settle_sync(config: &mut Config, embedded: bool) -> DiskSync
                 DiskSync::Unknown
             }),
     };
-    config.broker.sync_interval = match sync {
+    config.broker.sync_interval = match found {
         DiskSync::Always => "always".to_owned(),
-        sync => format!("{}ms", sync.interval().as_millis()),
+        found => format!("{}ms", found.interval().as_millis()),
     };
-    sync
+    found
 }
 
 /// The roles whose queues a site has: `site.roles`.
@@ -155,27 +167,26 @@ pub(super) fn topology_roles(config: &Config) -> Result<Vec<RoleName>, Failure> 
     Ok(wanted.roles)
 }
 
-async fn serve(
-    bus: crate::bus::jetstream::JetStream,
+/// Connects and starts what is wanted; a process that only runs the broker has no node.
+async fn start(
     config: &Config,
     wanted: &Wanted,
-    roles: &[RoleName],
+    names: &[String],
     embedded: bool,
-    started: Ts,
-) -> Result<ExitCode, Failure> {
-    let node = if wanted.broker_only {
-        let routes = crate::node::run::routes(config)?;
-        crate::node::run::guard_archive(&bus, config).await?;
-        crate::node::run::settle_topology(
-            &bus,
-            &crate::node::run::desired(config, &routes, roles),
-            true,
-        )
-        .await?;
-        None
-    } else {
-        Some(Node::start(bus, config, roles, embedded).await?)
-    };
+) -> Result<Option<Node>, Failure> {
+    let bus = connect(config, &format!("roadcall-{}", names.join("-"))).await?;
+    if !wanted.broker_only {
+        return Ok(Some(
+            Node::start(bus, config, &wanted.roles, embedded).await?,
+        ));
+    }
+    let desired = desired(config, &routes(config)?, &topology_roles(config)?);
+    guard_archive(&bus, config).await?;
+    settle_topology(&bus, &desired, true).await?;
+    Ok(None)
+}
+
+fn say_ready(config: &Config, wanted: &Wanted, started: Ts) {
     let names: Vec<&str> = wanted.roles.iter().map(|role| role.as_str()).collect();
     let startup_ms = u64::try_from(Clock.since(started).as_millis()).unwrap_or(u64::MAX);
     tracing::info!(
@@ -186,18 +197,38 @@ async fn serve(
     );
     // Not under systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}
+
+/// Until a signal or a role ends it.
+async fn serve(
+    node: Option<Node>,
+    config: &Config,
+    mut reloader: Reloader,
+    mut hangup: Signal,
+) -> Result<ExitCode, Failure> {
     let stop = node
         .as_ref()
         .map(|node| node.stop.clone())
         .unwrap_or_default();
-    let mut terminate =
-        signal(SignalKind::terminate()).map_err(|error| Failure::other(error.to_string(), ""))?;
-    let mut interrupt =
-        signal(SignalKind::interrupt()).map_err(|error| Failure::other(error.to_string(), ""))?;
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("stopping on SIGTERM"),
-        _ = interrupt.recv() => tracing::info!("stopping on SIGINT; a second one stops at once"),
-        () = stop.cancelled() => tracing::error!("a role can't go on, stopping"),
+    let mut terminate = on(SignalKind::terminate())?;
+    let mut interrupt = on(SignalKind::interrupt())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("stopping on SIGTERM"),
+            _ = interrupt.recv() => tracing::info!("stopping on SIGINT; a second one stops at once"),
+            () = stop.cancelled() => tracing::error!("a role can't go on, stopping"),
+            _ = hangup.recv() => {
+                reloader.reload(node.as_ref()).await;
+                continue;
+            }
+            () = tokio::time::sleep(LOOK_FOR_TOPOLOGY), if reloader.waits() => {
+                if let Some(node) = &node {
+                    reloader.take_waiting(node).await;
+                }
+                continue;
+            }
+        }
+        break;
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let Some(node) = node else {
@@ -206,22 +237,5 @@ async fn serve(
     tokio::select! {
         result = node.shutdown(config.engine.shutdown_grace.0) => result.map(|()| ExitCode::SUCCESS).map_err(Failure::from),
         _ = interrupt.recv() => Ok(ExitCode::from(130)),
-    }
-}
-
-/// Logs to stderr: for people on a terminal, else JSON lines.
-pub(super) fn logging(config: &Config) {
-    use tracing_subscriber::EnvFilter;
-    // The client library tells of each connection what we tell ourselves.
-    let level = format!("async_nats=warn,{}", config.log.level);
-    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    // A second call (the demo starts roles in its own process) keeps the first subscriber.
-    if std::io::stderr().is_terminal() {
-        let _ = builder.try_init();
-    } else {
-        let _ = builder.json().try_init();
     }
 }

@@ -3,6 +3,7 @@
 
 mod check;
 mod layers;
+mod live;
 mod matching;
 mod sections;
 pub mod units;
@@ -14,6 +15,7 @@ use figment::providers::Serialized;
 use figment::value::{Dict, Value};
 use serde::de::DeserializeOwned;
 
+pub use live::{Reload, differences, reload};
 pub use matching::*;
 pub use sections::*;
 
@@ -100,21 +102,6 @@ impl Loaded {
             files,
         })
     }
-}
-
-/// The keys in which two configurations differ, in order.
-#[must_use]
-pub fn differences(old: &Config, new: &Config) -> Vec<String> {
-    let values = |config: &Config| {
-        let mut values = std::collections::BTreeMap::new();
-        flatten("", &as_dict(config), &mut |key, value| {
-            values.insert(key.to_owned(), show(value));
-        });
-        values
-    };
-    let old = values(old);
-    let differs = |(key, value): (String, String)| (old.get(&key) != Some(&value)).then_some(key);
-    values(new).into_iter().filter_map(differs).collect()
 }
 
 fn as_dict(config: &Config) -> Dict {

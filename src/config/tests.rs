@@ -216,20 +216,6 @@ fn ranges_of_the_domain_are_kept() {
     load("[log]\nlevel = 'info,roadcall::node=debug'").expect("valid");
 }
 
-#[test]
-fn differences_are_named_by_key() {
-    let old = Config::default();
-    let mut new = old.clone();
-    new.log.level = "debug".to_owned();
-    new.matching.weights.rating = 0.5;
-    new.sla.tiers[0].multiplier = 2.0;
-    assert_eq!(
-        differences(&old, &new),
-        ["log.level", "matching.weights.rating", "sla.tiers"]
-    );
-    assert!(differences(&old, &old).is_empty());
-}
-
 /// The example has every key as a comment (`#key = value`), so that a copy of it changes nothing.
 #[test]
 fn the_commented_example_names_every_key_with_its_default() {

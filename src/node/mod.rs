@@ -15,5 +15,6 @@ pub mod letter;
 pub mod publisher;
 pub mod registry;
 pub mod relay;
+mod reload;
 pub mod run;
 pub mod writer;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
 use super::effects::{Runners, make_calls};
-use super::engine::{Counts, Engine, Settings};
+use super::engine::{Counts, Engine, Settings, SharedRoutes};
 use super::latency::Latency;
 use super::registry::{self, Build};
 use super::relay::Relay;
@@ -162,11 +162,11 @@ pub async fn guard_archive(bus: &JetStream, config: &Config) -> Result<(), Error
 }
 
 /// A role that runs.
-struct Started {
-    role: RoleName,
+pub(super) struct Started {
+    pub(super) role: RoleName,
     queue: Option<&'static str>,
     commands: Vec<&'static str>,
-    jobs: mpsc::Sender<Job>,
+    pub(super) jobs: mpsc::Sender<Job>,
     writer: std::thread::JoinHandle<Result<(), store::Error>>,
     relay: std::thread::JoinHandle<()>,
     relay_stop: CancellationToken,
@@ -178,8 +178,10 @@ struct Started {
 
 /// A running site.
 pub struct Node {
-    bus: JetStream,
-    started: Vec<Started>,
+    pub(super) bus: JetStream,
+    pub(super) started: Vec<Started>,
+    /// The rules in force.
+    pub(super) routes: SharedRoutes,
     /// Cancelled by whoever wants the site to stop, and by a role that can't go on.
     pub stop: CancellationToken,
 }
@@ -223,6 +225,7 @@ impl Node {
         let mut node = Self {
             bus: bus.clone(),
             started: Vec::new(),
+            routes: Arc::clone(&shared_routes),
             stop: CancellationToken::new(),
         };
         let mut waiting = Vec::new();
@@ -366,7 +369,7 @@ async fn start_role(
     config: &Config,
     name: RoleName,
     build: Build<'_>,
-    routes: &super::engine::SharedRoutes,
+    routes: &SharedRoutes,
     stop: &CancellationToken,
 ) -> Result<(Started, oneshot::Receiver<()>), Error> {
     let role = build(config, name).ok_or(Error::NotBuilt(name))?;
@@ -464,14 +467,14 @@ async fn start_role(
     ))
 }
 
-fn routes_of(routes: &super::engine::SharedRoutes) -> Arc<Routes> {
+fn routes_of(routes: &SharedRoutes) -> Arc<Routes> {
     routes
         .read()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
         .clone()
 }
 
-fn settings(config: &Config) -> Settings {
+pub(super) fn settings(config: &Config) -> Settings {
     Settings {
         batch_max: config.engine.batch_max,
         max_deliver: config.engine.max_deliver,

@@ -12,11 +12,11 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
-use super::engine::{Counts, Engine, Incoming, StepOutput, Work};
+use super::engine::{Counts, Engine, Incoming, Settings, StepOutput, Work};
 use super::latency::Latency;
 use crate::bus::{AckToken, Bus};
 use crate::event::{Id, Ts};
-use crate::role::{Command, Mode, Rejection};
+use crate::role::{Command, Mode, Rejection, Role};
 use crate::store::{self, EffectCall};
 
 /// What a command is answered.
@@ -29,6 +29,22 @@ pub enum Job {
     Do(Work),
     /// A command whose reply somebody waits for.
     Ask(Box<Command>, oneshot::Sender<Reply>),
+    /// Other numbers for the role and the engine, from the next step on.
+    Reload(Box<Terms>),
+}
+
+/// What a reload brings to a writer.
+pub struct Terms {
+    /// The role with its new numbers.
+    pub role: Box<dyn Role>,
+    /// The engine's numbers.
+    pub settings: Settings,
+}
+
+impl std::fmt::Debug for Terms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Terms of {}", self.role.name())
+    }
 }
 
 /// What the writer shares with the rest of the node.
@@ -125,6 +141,7 @@ impl<B: Bus> Writer<B> {
                     askers.insert(command.id, asker);
                     work.push(Work::Command(command));
                 }
+                Job::Reload(terms) => self.engine.reload(terms.role, terms.settings),
             }
         }
         let received_ms: Vec<i64> = work.iter().filter_map(received_ms).collect();

@@ -5,6 +5,7 @@
 
 pub mod filter;
 pub mod pattern;
+mod reload;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -139,14 +140,15 @@ impl Routes {
     }
 
     /// The subject filters of a queue's consumer: none overlaps another (the server refuses that, 10138), and together
-    /// they match a superset of what the rules want; the rest is decided by [`Routes::decide`].
+    /// they match a superset of what the rules want; the rest is decided by [`Routes::decide`]. A disabled rule counts, so
+    /// that switching it needs no change of the server's (DESIGN 6).
     #[must_use]
     pub fn filters(&self, queue: &str) -> Vec<String> {
         let mut filters = BTreeSet::new();
         for rule in self
             .rules
             .iter()
-            .filter(|rule| rule.enabled && rule.targets.iter().any(|t| t.queue == queue))
+            .filter(|rule| rule.targets.iter().any(|t| t.queue == queue))
         {
             filters.extend(rule.pattern.filters());
         }

@@ -16,8 +16,9 @@ use self::show::Show;
 use self::story::{Story, story, until};
 use super::client::{Client, connect};
 use super::failure::Failure;
+use super::logging;
 use super::output::say;
-use super::run::{broker_options, logging};
+use super::run::broker_options;
 use super::tracking::{parse_trace, read_trace};
 use crate::bus::jetstream::JetStream;
 use crate::bus::{Bus, DLQ, EVENTS};
@@ -66,7 +67,7 @@ impl Demo {
             .unwrap_or_else(|| temporary.path().to_owned());
         config.broker.listen = "127.0.0.1:0".to_owned();
         config.log.level = "error".to_owned();
-        logging(&config);
+        logging::start(&config.log.level);
         let broker = crate::broker::start(broker_options(&config)).await?;
         config.bus.url.clone_from(&broker.url);
         let result = tokio::select! {

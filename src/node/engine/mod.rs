@@ -197,6 +197,12 @@ impl Engine {
         }
     }
 
+    /// Goes on with other numbers; between steps, so that a step runs under one set of them.
+    pub fn reload(&mut self, role: Box<dyn Role>, settings: Settings) {
+        self.role = role;
+        self.settings = settings;
+    }
+
     /// What happened so far.
     #[must_use]
     pub fn counts(&self) -> Counts {

@@ -1,0 +1,110 @@
+//! SIGHUP: the configuration is read again; what can change live changes, the rest is refused by name, a line each, and
+//! the old stays. A configuration with a mistake changes nothing.
+
+use super::Connection;
+use super::failure::Failure;
+use super::logging::Logging;
+use crate::config::{self, Config};
+use crate::node::run::{Node, routes};
+use crate::routing::Routes;
+
+/// What a running process needs in order to reload.
+pub(super) struct Reloader {
+    connection: Connection,
+    /// As the files have it, without what this process found out (the broker's address).
+    loaded: Config,
+    logging: Logging,
+    /// New rules, some of which wait for `topology apply`.
+    waiting: Option<Routes>,
+}
+
+impl Reloader {
+    pub(super) fn new(connection: &Connection, loaded: &Config, logging: Logging) -> Self {
+        Self {
+            connection: connection.clone(),
+            loaded: loaded.clone(),
+            logging,
+            waiting: None,
+        }
+    }
+
+    /// Whether rules wait for `topology apply`.
+    pub(super) fn waits(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// Reads everything again. Tells systemd before and after.
+    pub(super) async fn reload(&mut self, node: Option<&Node>) {
+        use sd_notify::NotifyState as S;
+        // Not under systemd there is nobody to tell.
+        let since = S::monotonic_usec_now().ok();
+        let _ = sd_notify::notify(
+            &[Some(S::Reloading), since]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>(),
+        );
+        match self.connection.config() {
+            Ok(new) => self.take(&new, node).await,
+            Err(failure) => refuse(&failure),
+        }
+        let _ = sd_notify::notify(&[S::Ready]);
+    }
+
+    async fn take(&mut self, new: &Config, node: Option<&Node>) {
+        let rules = match routes(new) {
+            Ok(rules) => rules,
+            Err(error) => return refuse(&error.into()),
+        };
+        let reload = config::reload(&self.loaded, new);
+        for key in &reload.refused {
+            tracing::warn!(
+                key,
+                "{key} changed, but needs a restart; the old value stays"
+            );
+        }
+        for key in &reload.taken {
+            tracing::info!(key, "{key} changed");
+        }
+        self.loaded = reload.config;
+        self.logging.set(&self.loaded.log.level);
+        if let Some(node) = node {
+            node.reload(&self.loaded).await;
+            let kept = node.take_rules(&rules);
+            for rule in &kept {
+                tracing::warn!(
+                    rule,
+                    "rule {rule} changes subject filters; it stays as it was until roadcall topology apply"
+                );
+            }
+            self.waiting = (!kept.is_empty()).then_some(rules);
+        }
+        tracing::info!("configuration reloaded");
+    }
+
+    /// After `topology apply` the waiting rules fit the server: they are taken over.
+    pub(super) async fn take_waiting(&mut self, node: &Node) {
+        let Some(rules) = &self.waiting else { return };
+        match node.rules_fit(&self.loaded, rules).await {
+            Ok(true) => {
+                node.replace_rules(rules.clone());
+                self.waiting = None;
+                tracing::info!("the topology fits the new rules, they are in force");
+            }
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%error, "the topology can't be looked at"),
+        }
+    }
+}
+
+fn refuse(failure: &Failure) {
+    for line in failure.lines() {
+        let (code, help) = (line.code, line.help.unwrap_or_default());
+        tracing::error!(
+            code,
+            help,
+            "not reloaded, the old configuration stays: {}",
+            line.message
+        );
+    }
+}

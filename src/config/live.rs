@@ -1,0 +1,117 @@
+//! What a running process takes over on SIGHUP, and what it refuses by name (DESIGN 11).
+
+use std::collections::BTreeMap;
+
+use super::{Config, as_dict, flatten, show};
+
+/// Keys and sections that can change live; rules are judged one by one by `routing`.
+const LIVE: &[&str] = &[
+    "rules.file",
+    "incident.",
+    "matching.",
+    "sla.",
+    "pricing.",
+    "log.level",
+    "engine.retry_delay",
+    "engine.not_yet_max",
+];
+
+/// What a reload comes to.
+#[derive(Debug, Clone)]
+pub struct Reload {
+    /// The old configuration with everything that could be taken over.
+    pub config: Config,
+    /// Keys that were taken over.
+    pub taken: Vec<String>,
+    /// Keys that changed and need a restart.
+    pub refused: Vec<String>,
+}
+
+/// Sorts the differences between `old` and `new`.
+#[must_use]
+pub fn reload(old: &Config, new: &Config) -> Reload {
+    let (taken, refused) = differences(old, new)
+        .into_iter()
+        .partition(|key| LIVE.iter().any(|live| key.starts_with(live)));
+    let mut config = old.clone();
+    config.rules = new.rules.clone();
+    config.incident = new.incident.clone();
+    config.matching = new.matching.clone();
+    config.sla = new.sla.clone();
+    config.pricing = new.pricing.clone();
+    config.log = new.log.clone();
+    config.engine.retry_delay = new.engine.retry_delay;
+    config.engine.not_yet_max = new.engine.not_yet_max;
+    Reload {
+        config,
+        taken,
+        refused,
+    }
+}
+
+/// The keys in which two configurations differ, in order.
+#[must_use]
+pub fn differences(old: &Config, new: &Config) -> Vec<String> {
+    let values = |config: &Config| {
+        let mut values = BTreeMap::new();
+        flatten("", &as_dict(config), &mut |key, value| {
+            values.insert(key.to_owned(), show(value));
+        });
+        values
+    };
+    let old = values(old);
+    let differs = |(key, value): (String, String)| (old.get(&key) != Some(&value)).then_some(key);
+    values(new).into_iter().filter_map(differs).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::units::Span;
+
+    #[test]
+    fn differences_are_named_by_key() {
+        let old = Config::default();
+        let mut new = old.clone();
+        new.log.level = "debug".to_owned();
+        new.matching.weights.rating = 0.5;
+        new.sla.tiers[0].multiplier = 2.0;
+        assert_eq!(
+            differences(&old, &new),
+            ["log.level", "matching.weights.rating", "sla.tiers"]
+        );
+        assert!(differences(&old, &old).is_empty());
+    }
+
+    #[test]
+    fn what_is_taken_over_is_in_force_and_what_is_refused_is_not() {
+        let old = Config::default();
+        let mut new = old.clone();
+        new.engine.retry_delay = Span::secs(1);
+        new.engine.max_deliver = 9;
+        new.pricing.tow_cents = 1;
+        new.bus.url = "nats://elsewhere:4222".to_owned();
+        let reload = reload(&old, &new);
+        assert_eq!(reload.taken, ["engine.retry_delay", "pricing.tow_cents"]);
+        assert_eq!(reload.refused, ["bus.url", "engine.max_deliver"]);
+        assert_eq!(differences(&old, &reload.config), reload.taken);
+    }
+
+    /// A key named live that [`reload`] forgets to copy would be told as taken and never be in force.
+    #[test]
+    fn every_live_section_is_copied() {
+        let mut new = Config::default();
+        new.rules.file = "x".to_owned();
+        new.incident.arrival_min = Span::secs(1);
+        new.matching.rounds = 9;
+        new.sla.tiers.clear();
+        new.pricing.tow_cents = 1;
+        new.log.level = "warn".to_owned();
+        new.engine.retry_delay = Span::secs(1);
+        new.engine.not_yet_max = Span::secs(1);
+        let reload = reload(&Config::default(), &new);
+        assert!(reload.refused.is_empty(), "{reload:?}");
+        assert_eq!(reload.taken.len(), LIVE.len());
+        assert_eq!(reload.config, new);
+    }
+}
