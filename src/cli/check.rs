@@ -19,7 +19,8 @@ use crate::broker;
 use crate::bus::jetstream::JetStream;
 use crate::bus::topology;
 use crate::config::Config;
-use crate::node::run::{desired, guard_archive, inspect_store, routes};
+use crate::node::preflight::{guard_archive, inspect_store};
+use crate::node::run::{desired, routes};
 use crate::role::RoleName;
 
 /// Below this a disk counts as full.

@@ -14,7 +14,8 @@ use crate::broker::{self, durability::DiskSync};
 use crate::config::{BrokerMode, Config, path_dirs};
 use crate::event::Ts;
 use crate::node::clock::Clock;
-use crate::node::run::{Node, desired, guard_archive, routes, settle_topology, sync};
+use crate::node::preflight::{guard_archive, sync};
+use crate::node::run::{Node, desired, routes, settle_topology};
 use crate::role::RoleName;
 
 /// How often rules that wait for `topology apply` are held against the server.

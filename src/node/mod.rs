@@ -12,6 +12,7 @@ pub mod effects;
 pub mod engine;
 pub mod latency;
 pub mod letter;
+pub mod preflight;
 pub mod publisher;
 pub mod registry;
 pub mod relay;

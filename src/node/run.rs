@@ -12,11 +12,11 @@ use super::clock::Clock;
 use super::effects::{Runners, make_calls};
 use super::engine::{Counts, Engine, Settings, SharedRoutes};
 use super::latency::Latency;
+use super::preflight::{guard_archive, sync};
 use super::registry::{self, Build};
 use super::relay::Relay;
 use super::writer::{Job, Shared, Writer};
 use super::{commands, consumer, publisher};
-use crate::broker::durability::{DiskSync, archive_on_disk};
 use crate::bus::jetstream::JetStream;
 use crate::bus::topology::{self, Change, Class, Desired, QueueSpec};
 use crate::bus::{self, Bus as _};
@@ -144,21 +144,6 @@ pub async fn settle_topology(
         .map(|change| format!("{} {}", change.object, change.detail))
         .collect();
     Err(Error::Drift(names.join("; ")))
-}
-
-/// Refuses to make a stream EVENTS over one that is on the disk and that our server could not load (BROKER 0 E).
-///
-/// # Errors
-/// [`Error::ArchiveHidden`].
-pub async fn guard_archive(bus: &JetStream, config: &Config) -> Result<(), Error> {
-    let Some(path) = archive_on_disk(&config.broker_store_dir()) else {
-        return Ok(());
-    };
-    match bus.stream(bus::EVENTS).await {
-        Err(bus::Error::Missing(_)) => Err(Error::ArchiveHidden { path }),
-        Err(error) => Err(error.into()),
-        Ok(_) => Ok(()),
-    }
 }
 
 /// A role that runs.
@@ -330,22 +315,6 @@ impl Node {
         self.bus.close().await;
         first_error.map_or(Ok(()), Err)
     }
-}
-
-/// A look at a role's database that changes nothing; `None` where there is none yet, or no such role.
-#[must_use]
-pub fn inspect_store(config: &Config, role: RoleName) -> Option<Result<store::Inspection, Error>> {
-    let migrations = registry::build(config, role)?.migrations();
-    let path = config.site.state_dir.join(format!("{role}.db"));
-    let there = path.exists();
-    there.then(|| store::inspect(&path, migrations).map_err(Error::Store))
-}
-
-/// How the broker syncs, of a configuration whose `broker.sync_interval` is that of the broker in use.
-#[must_use]
-pub fn sync(config: &Config) -> DiskSync {
-    let text = &config.broker.sync_interval;
-    DiskSync::ours(text, crate::routing::parse_duration(text))
 }
 
 fn lock(dir: &Path, role: RoleName) -> Result<File, Error> {
