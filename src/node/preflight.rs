@@ -1,6 +1,6 @@
 //! What is looked at before roles run: the broker's durability, an archive that it hides, the databases.
 
-use super::registry::build;
+use super::registry;
 use super::run::Error;
 use crate::broker::durability::{DiskSync, archive_on_disk};
 use crate::bus::jetstream::JetStream;
