@@ -372,8 +372,7 @@ impl Consumer {
             .keys()
             .next()
             .map_or(self.delivered_seq, |first| first - 1);
-        let floor = self.ack_floor;
-        self.acked.retain(|seq| *seq > floor);
+        self.acked = self.acked.split_off(&(self.ack_floor + 1));
     }
 }
 

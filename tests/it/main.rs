@@ -2,6 +2,8 @@
 
 mod conformance;
 mod crash;
+mod death;
+mod engine;
 mod processes;
 mod scenarios;
 mod simulation;

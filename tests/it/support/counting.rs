@@ -1,0 +1,264 @@
+//! A role that counts its effects, and events that say how it fares with them. It runs under the name of the role vendor,
+//! whose queue takes `IncidentRated`; the stars and the rater carry the fate, so that it is the same at every try.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use roadcall::bus::{Headers, Outgoing};
+use roadcall::event::{
+    Base, Codec, Count1, DeadReason, Event, Id, IncidentRated, Known, NonNegative, Rate, RatedBy,
+    RatingAverage, Site, Stars, Ts, VendorMetricsUpdated, encode, ids,
+};
+use roadcall::role::permission::{Permission, Scope};
+use roadcall::role::{Code, Command, CommandSpec, HandlerError, Input, Rejection, Role, RoleName};
+use roadcall::store::{Tx, params};
+
+/// The role's queue.
+pub const QUEUE: &str = "vendor-queue";
+/// For how long after its time an event of [`Fate::FailsAtFirst`] fails, milliseconds.
+pub const ILL_MS: i64 = 250_000;
+
+/// What becomes of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Fine,
+    /// Transient, always.
+    Fails,
+    /// Transient until [`ILL_MS`] have passed.
+    FailsAtFirst,
+    /// Permanent.
+    Contradicts,
+    /// Refused, which no event can be.
+    Refused,
+    Panics,
+    /// Asks for the event of the next number.
+    Waits,
+    /// Ends the process.
+    Kills,
+    /// Keeps the process busy as long as there is a file `hang`.
+    Hangs,
+}
+
+const FATES: [(Fate, u8, RatedBy); 9] = [
+    (Fate::Fine, 5, RatedBy::Driver),
+    (Fate::Fails, 4, RatedBy::Driver),
+    (Fate::FailsAtFirst, 4, RatedBy::Vendor),
+    (Fate::Contradicts, 3, RatedBy::Driver),
+    (Fate::Refused, 3, RatedBy::Vendor),
+    (Fate::Panics, 2, RatedBy::Driver),
+    (Fate::Hangs, 2, RatedBy::Vendor),
+    (Fate::Waits, 1, RatedBy::Driver),
+    (Fate::Kills, 1, RatedBy::Vendor),
+];
+
+fn number(n: u64) -> Id {
+    Id::from_uuid(Uuid::from_u128(n.into()))
+}
+
+/// The id of event `n`.
+pub fn event_id(n: u64) -> Id {
+    ids::derive_v7(1, &[b"event", &n.to_be_bytes()])
+}
+
+/// Event `n`, about the entity `key`.
+pub fn event(n: u64, key: u64, fate: Fate, time: Ts) -> Outgoing {
+    let (_, stars, rated_by) = FATES
+        .iter()
+        .find(|(other, ..)| *other == fate)
+        .expect("listed");
+    let detail = IncidentRated {
+        incident_id: number(key),
+        driver_id: number(n),
+        vendor_id: number(key),
+        rated_by: *rated_by,
+        stars: Stars::new(*stars).expect("in range"),
+        rated_at: time,
+    };
+    let base = Base {
+        id: event_id(n),
+        time,
+        site: Site::new("hub").expect("valid"),
+        home: None,
+        cause: None,
+        correlation: None,
+        metadata: Default::default(),
+    };
+    let event = Event::build(&detail, base);
+    let mut headers = Headers::default();
+    headers.push("Content-Type", Codec::Json.content_type());
+    Outgoing {
+        subject: event.subject().to_string(),
+        headers,
+        body: Bytes::from(encode(&event, Codec::Json).expect("small")),
+        msg_id: event.id.to_string(),
+        expected_last_subject_seq: None,
+    }
+}
+
+/// One effect: the event's number, its entity, and when it was handled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Effect {
+    pub n: u64,
+    pub key: u64,
+    pub at_ms: i64,
+}
+
+/// The effects in the order in which they came about.
+pub fn effects(database: &Path) -> Vec<Effect> {
+    let connection = rusqlite::Connection::open(database).expect("opens");
+    let mut statement = connection
+        .prepare("SELECT n, key, at_ms FROM effect_of ORDER BY ordinal")
+        .expect("prepared");
+    let whole = |value: i64| value.unsigned_abs();
+    let rows = statement
+        .query_map((), |row| {
+            Ok(Effect {
+                n: whole(row.get(0)?),
+                key: whole(row.get(1)?),
+                at_ms: row.get(2)?,
+            })
+        })
+        .expect("queried");
+    rows.collect::<Result<_, _>>().expect("read")
+}
+
+/// How often the role added one.
+pub fn tally(database: &Path) -> u64 {
+    let connection = rusqlite::Connection::open(database).expect("opens");
+    let n: i64 = connection
+        .query_row("SELECT n FROM tally", (), |row| row.get(0))
+        .expect("read");
+    n.unsigned_abs()
+}
+
+/// The role. Each effect is a row, one more in a sum, and an event.
+#[derive(Debug, Default)]
+pub struct Counting {
+    /// Where the files `hang` and `hanging` are.
+    pub dir: PathBuf,
+}
+
+impl Counting {
+    fn effect(tx: &mut Tx<'_>, n: u64, key: Id) -> Result<(), HandlerError> {
+        let now = tx.now().ms();
+        let number = key.uuid().as_u128() as i64;
+        tx.execute(
+            "INSERT INTO effect_of (n, key, at_ms) VALUES (?1, ?2, ?3)",
+            params![n as i64, number, now],
+        )?;
+        tx.execute("UPDATE tally SET n = n + 1", ())?;
+        tx.emit(&VendorMetricsUpdated {
+            vendor_id: key,
+            rating_average: RatingAverage::new(5.0).expect("in range"),
+            rating_count: 1,
+            acceptance_rate: Rate::new(1.0).expect("in range"),
+            avg_response_seconds: NonNegative::new(1.0).expect("in range"),
+            completion_rate: Rate::new(1.0).expect("in range"),
+            total_jobs: 1,
+            metrics_version: Count1::new(1).expect("in range"),
+        })?;
+        Ok(())
+    }
+
+    fn suffer(&self, tx: &Tx<'_>, fate: Fate, n: u64, time: Ts) -> Result<(), HandlerError> {
+        let transient = |text: &str| Err(HandlerError::Transient(text.to_owned()));
+        match fate {
+            Fate::Fine => Ok(()),
+            Fate::Fails => transient("never"),
+            Fate::FailsAtFirst if tx.now().ms() - time.ms() < ILL_MS => transient("not yet well"),
+            Fate::FailsAtFirst => Ok(()),
+            Fate::Contradicts => Err(HandlerError::Permanent(
+                DeadReason::Conflict,
+                "contradicts".to_owned(),
+            )),
+            Fate::Refused => Err(Rejection::new(Code::Conflict, "no").into()),
+            Fate::Panics => panic!("a defect of the handler"),
+            Fate::Waits => {
+                let there: Option<i64> = tx.value(
+                    "SELECT 1 FROM effect_of WHERE n = ?1",
+                    params![n as i64 + 1],
+                )?;
+                there
+                    .map(|_| ())
+                    .ok_or_else(|| HandlerError::NotYet("its predecessor is missing".to_owned()))
+            }
+            Fate::Kills => std::process::abort(),
+            Fate::Hangs => {
+                if self.dir.join("hang").exists() {
+                    std::fs::write(self.dir.join("hanging"), "").expect("written");
+                }
+                while self.dir.join("hang").exists() {
+                    std::thread::park_timeout(Duration::from_millis(10));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn command(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
+        let n = command
+            .body
+            .get("n")
+            .and_then(Value::as_u64)
+            .expect("a number");
+        Self::effect(tx, n, number(n))?;
+        tx.schedule(tx.now(), "test", "k", &json!({}))?;
+        match command.body.get("how").and_then(Value::as_str) {
+            Some("refused") => Err(Rejection::field("n", "is not wanted").into()),
+            Some("fails") => Err(HandlerError::Transient("not now".to_owned())),
+            Some("panics") => panic!("a defect of the handler"),
+            _ => Ok(tx.reply(&json!({ "n": n }))?),
+        }
+    }
+}
+
+impl Role for Counting {
+    fn name(&self) -> RoleName {
+        RoleName::Vendor
+    }
+
+    fn migrations(&self) -> &'static [&'static str] {
+        &[
+            "CREATE TABLE effect_of (ordinal INTEGER PRIMARY KEY AUTOINCREMENT, n INTEGER NOT NULL UNIQUE,
+                key INTEGER NOT NULL, at_ms INTEGER NOT NULL);
+             CREATE TABLE tally (n INTEGER NOT NULL);
+             INSERT INTO tally VALUES (0);",
+        ]
+    }
+
+    fn commands(&self) -> &'static [CommandSpec] {
+        &[CommandSpec {
+            name: "test.write",
+            permission: Permission::AdminOps,
+            mutates: true,
+        }]
+    }
+
+    fn scope(&self, _: &Tx<'_>, _: &Command) -> Result<Scope, HandlerError> {
+        Ok(Scope::Open)
+    }
+
+    fn handle(&mut self, tx: &mut Tx<'_>, input: &Input) -> Result<(), HandlerError> {
+        match input {
+            Input::Event(received) => {
+                let Some(Known::IncidentRated(rated)) = received.event.known() else {
+                    return Ok(());
+                };
+                let (fate, ..) = FATES
+                    .iter()
+                    .find(|(_, stars, by)| *stars == rated.stars.get() && *by == rated.rated_by)
+                    .expect("listed");
+                let n = rated.driver_id.uuid().as_u128() as u64;
+                // Written first, so that whatever fails has something to take back.
+                Self::effect(tx, n, rated.incident_id)?;
+                self.suffer(tx, *fate, n, received.event.time)
+            }
+            Input::Command(command) => Self::command(tx, command),
+            Input::Timer(_) | Input::Effect(_) => Ok(()),
+        }
+    }
+}
