@@ -12,9 +12,12 @@ broker:
 python-client:
 	@scripts/fetch-python-client
 
-# A static release binary with the broker in it. The explicit target keeps the flag from the proc-macros.
+# A static release binary with the broker in it. The explicit target keeps the flags from the proc-macros. In a static
+# binary the getrandom crate can't look libc's function up and would want /dev/random; told so, it asks the kernel.
+STATIC := -C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom"
+
 build: broker
-	ROADCALL_NATS_SERVER=$(abspath $(BROKER)) RUSTFLAGS="-C target-feature=+crt-static" \
+	ROADCALL_NATS_SERVER=$(abspath $(BROKER)) RUSTFLAGS='$(STATIC)' \
 		cargo build --locked --release --target $(HOST) --features bundled-broker
 	install -D -m 0755 target/$(HOST)/release/roadcall target/release/roadcall
 

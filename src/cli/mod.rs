@@ -3,6 +3,7 @@
 //! Data goes to stdout, everything else to stderr. Exit codes: 0 ok, 1 failed, 2 differences or letters found, 64 usage
 //! or configuration.
 
+mod bench;
 mod call;
 mod check;
 mod client;
@@ -109,6 +110,8 @@ enum Command {
     Demo(demo::Demo),
     /// Whether roles could start here: configuration, broker, topology, databases, disk. Exit 2 if only the topology differs.
     Check(config::OfRoles),
+    /// Measure this machine: Roadcall against the broker alone and a loop written by hand.
+    Bench(bench::Bench),
     /// Show or check the configuration.
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -197,6 +200,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     let runtime = run::runtime()?;
     runtime.block_on(async {
         match command {
+            Command::Bench(bench) => bench.run(&connection).await,
             Command::Demo(demo) => demo.run(connection.json).await,
             Command::Check(of) => check::check(&connection, &of).await,
             Command::Config(verb) => config::config(&connection, &verb),

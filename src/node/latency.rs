@@ -1,4 +1,4 @@
-//! How long events take from the archive to their committed outcome.
+//! How long events take: from the archive, and from when they were made, to their committed outcome.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

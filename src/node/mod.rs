@@ -5,6 +5,7 @@
 //! roles that [`registry`] makes together as a running site.
 
 pub mod archive;
+pub mod bench;
 pub mod clock;
 pub mod commands;
 pub mod consumer;

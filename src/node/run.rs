@@ -381,6 +381,7 @@ async fn start_role(
     let shared = Shared {
         effects,
         latency: latency.clone(),
+        age: Latency::default(),
         outbox: Arc::clone(&hint),
         acks,
         counts: Arc::clone(&counts),

@@ -60,6 +60,8 @@ pub struct Shared {
     pub counts: Arc<Mutex<Counts>>,
     /// From the archive to the committed outcome.
     pub latency: Latency,
+    /// From the event's own time to the committed outcome: with the producer's outbox and clock in it.
+    pub age: Latency,
     /// Ends when the process should stop.
     pub stop: CancellationToken,
 }
@@ -144,7 +146,7 @@ impl<B: Bus> Writer<B> {
                 Job::Reload(terms) => self.engine.reload(terms.role, terms.settings),
             }
         }
-        let received_ms: Vec<i64> = work.iter().filter_map(received_ms).collect();
+        let times: Vec<Times> = work.iter().filter_map(times).collect();
         let output = loop {
             match self.engine.step(self.clock.now(), &work) {
                 Ok(output) => break output,
@@ -157,9 +159,10 @@ impl<B: Bus> Writer<B> {
             }
         };
         let now_ms = self.clock.now().ms();
-        for received_ms in received_ms {
-            let latency_ms = u64::try_from(now_ms - received_ms).unwrap_or(0);
-            self.shared.latency.record(latency_ms);
+        let since = |ms: i64| u64::try_from(now_ms - ms).unwrap_or(0);
+        for times in times {
+            self.shared.latency.record(since(times.received_ms));
+            self.shared.age.record(since(times.made_ms));
         }
         self.hand_out(output, &mut askers);
         Ok(())
@@ -276,10 +279,20 @@ impl<B: Bus> Writer<B> {
     }
 }
 
-/// When the archive took a delivery, Unix milliseconds; nothing for other work.
-fn received_ms(work: &Work) -> Option<i64> {
-    match work {
-        Work::Delivery(incoming) => Some(incoming.delivery.received_at_ms),
-        _ => None,
-    }
+/// When a delivery's event was made and when the archive took it, Unix milliseconds.
+struct Times {
+    made_ms: i64,
+    received_ms: i64,
+}
+
+fn times(work: &Work) -> Option<Times> {
+    let Work::Delivery(incoming) = work else {
+        return None;
+    };
+    let received_ms = incoming.delivery.received_at_ms;
+    let made_ms = incoming.decoded.as_ref().map(|event| event.time.ms());
+    Some(Times {
+        made_ms: made_ms.unwrap_or(received_ms),
+        received_ms,
+    })
 }

@@ -10,6 +10,7 @@ mod error;
 mod inbox;
 mod inspect;
 mod outbox;
+pub mod raw;
 mod reader;
 mod schema;
 mod timer;

@@ -6,6 +6,7 @@
 
 mod publish;
 mod pull;
+pub mod raw;
 pub mod service;
 
 use std::collections::HashMap;

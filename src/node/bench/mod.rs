@@ -1,0 +1,267 @@
+//! `roadcall bench`: Roadcall against the least that could be done, on the same broker in the same run (DESIGN 13).
+//!
+//! [`raw`](self::raw) measures the broker and a loop written by hand; [`pipeline`](self::pipeline) runs the real engine,
+//! writer, consumer and relay around a role that counts. Every figure is a rate over a backlog that was there before,
+//! except the latency, which is measured under a steady rate.
+
+mod pipeline;
+mod raw;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::bus::jetstream::raw::{Raw, RawMessage};
+use crate::bus::jetstream::{self, JetStream};
+use crate::bus::topology::{self, Desired, QueueSpec};
+use crate::bus::{self, Bus};
+use crate::event::{Codec, Event, Id, Site, ids};
+use crate::role::RoleName;
+use crate::routing::Routes;
+use crate::store;
+
+/// What to measure, and where.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The broker.
+    pub url: String,
+    /// An empty directory for databases.
+    pub dir: PathBuf,
+    /// Events in each backlog.
+    pub events: u64,
+    /// Events a second for the latency.
+    pub rate: u64,
+    /// Bytes of an event's body at least.
+    pub size: usize,
+    /// Inbox rows that are there before.
+    pub rows: u64,
+}
+
+/// Why nothing was measured.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The broker.
+    #[error(transparent)]
+    Bus(#[from] bus::Error),
+    /// A database.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// Something of the bench's own.
+    #[error("{0}")]
+    Bench(String),
+}
+
+/// The least that could be done, events a second.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RawReport {
+    /// The better of the two ways to publish.
+    pub publish_per_second: u64,
+    /// One by one, 256 on their way.
+    pub publish_singly_per_second: u64,
+    /// In atomic batches of 256.
+    pub publish_in_batches_per_second: u64,
+    /// Fetch and acknowledge.
+    pub fetch_ack_per_second: u64,
+    /// Fetch, commit the engine's rows, publish a follow-up, acknowledge.
+    pub hand_written_loop_per_second: u64,
+}
+
+/// From an event's making to its committed outcome, at a steady rate.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndToEnd {
+    /// Events a second that were made.
+    pub rate_per_second: u64,
+    /// Half of them were handled within so many milliseconds.
+    pub p50_ms: u64,
+    /// 99 of 100.
+    pub p99_ms: u64,
+}
+
+/// What Roadcall does, events a second.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RoadcallReport {
+    /// Inbox, state, one outbox row, ack.
+    pub handle_per_second: u64,
+    /// Outbox to stream.
+    pub relay_per_second: u64,
+    /// Both at once.
+    pub loop_per_second: u64,
+    /// The latency.
+    pub end_to_end: EndToEnd,
+}
+
+/// Roadcall over raw.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ratio {
+    /// Of fetch and ack; 0.5 is the aim.
+    pub handle: f64,
+    /// Of the better way to publish; 0.7 is the aim.
+    pub relay: f64,
+    /// Of the hand-written loop; 0.9 is the aim.
+    #[serde(rename = "loop")]
+    pub whole: f64,
+}
+
+/// One broker's figures.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The broker's `sync_interval`.
+    pub sync_mode: String,
+    /// The baseline.
+    pub raw: RawReport,
+    /// Roadcall.
+    pub roadcall: RoadcallReport,
+    /// One over the other.
+    pub ratio: Ratio,
+}
+
+/// The backlog's subject filter, and that of the latency's events.
+const BACKLOG: &str = "roadcall.*.incident.IncidentRated.*";
+const STEADY: &str = "roadcall.*.incident.WorkStarted.*";
+/// Entities that the events are about.
+const ENTITIES: u64 = 1000;
+
+const RULES: &str = r#"
+[[rule]]
+name = "bench-backlog"
+pattern = { source = ["roadcall.incident"], detail-type = ["IncidentRated"] }
+targets = [{ queue = "vendor-queue" }, { queue = "match-queue" }]
+
+[[rule]]
+name = "bench-steady"
+pattern = { source = ["roadcall.incident"], detail-type = ["WorkStarted"] }
+targets = [{ queue = "tracking-queue" }]
+"#;
+
+/// Measures everything on one broker; `tell` gets the name of each step before it begins.
+///
+/// # Errors
+/// The broker or a database failed.
+pub async fn run(options: &Options, sync_mode: &str, tell: impl Fn(&str)) -> Result<Report, Error> {
+    let bus = connect(&options.url).await?;
+    let routes = Routes::parse(RULES).map_err(|error| Error::Bench(error.to_string()))?;
+    make_topology(&bus).await?;
+    let raw = Raw::connect(&options.url).await?;
+    tell("raw publish");
+    let (singly, in_batches) = raw::publish(&raw, options).await?;
+    tell("raw fetch and ack");
+    let fetch_ack = raw::fetch_ack(&raw, options).await?;
+    tell("hand-written loop");
+    let hand_written = raw::hand_written_loop(&raw, options).await?;
+    let bench = pipeline::Bench::new(bus, options, routes);
+    tell("roadcall: loop");
+    let whole = bench.whole_loop().await?;
+    tell("roadcall: handle");
+    let handle = bench.handle().await?;
+    tell("roadcall: relay");
+    let relay = bench.relay().await?;
+    tell("roadcall: end to end");
+    let end_to_end = bench.end_to_end().await?;
+    let publish = singly.max(in_batches);
+    let ratio = |one: u64, other: u64| (one as f64 / other.max(1) as f64 * 1000.0).round() / 1000.0;
+    Ok(Report {
+        sync_mode: sync_mode.to_owned(),
+        ratio: Ratio {
+            handle: ratio(handle, fetch_ack),
+            relay: ratio(relay, publish),
+            whole: ratio(whole, hand_written),
+        },
+        raw: RawReport {
+            publish_per_second: publish,
+            publish_singly_per_second: singly,
+            publish_in_batches_per_second: in_batches,
+            fetch_ack_per_second: fetch_ack,
+            hand_written_loop_per_second: hand_written,
+        },
+        roadcall: RoadcallReport {
+            handle_per_second: handle,
+            relay_per_second: relay,
+            loop_per_second: whole,
+            end_to_end,
+        },
+    })
+}
+
+async fn connect(url: &str) -> Result<JetStream, Error> {
+    let config = jetstream::Config {
+        url: url.to_owned(),
+        credentials: None,
+        name: "roadcall-bench".to_owned(),
+        connect_timeout: Duration::from_secs(5),
+        request_timeout: Duration::from_secs(10),
+    };
+    Ok(JetStream::connect(config).await?)
+}
+
+async fn make_topology(bus: &JetStream) -> Result<(), Error> {
+    let queue = |role: RoleName, filter: &str| QueueSpec {
+        name: role.queue().unwrap_or_default().to_owned(),
+        filters: vec![filter.to_owned()],
+        ack_wait: Duration::from_secs(300),
+        max_deliver: 3,
+        max_ack_pending: 1024,
+    };
+    let desired = Desired {
+        site: "hub".to_owned(),
+        archive_max_age: Duration::from_secs(86_400),
+        archive_max_bytes: None,
+        letter_max_age: Duration::from_secs(86_400),
+        replicas: 1,
+        queues: vec![
+            queue(RoleName::Vendor, BACKLOG),
+            queue(RoleName::Match, BACKLOG),
+            queue(RoleName::Tracking, STEADY),
+        ],
+    };
+    for change in topology::plan(bus, &desired).await? {
+        topology::apply(bus, &change).await?;
+    }
+    Ok(())
+}
+
+fn site() -> Site {
+    Site::new("hub").expect("a constant that the grammar allows")
+}
+
+fn entity(n: u64) -> Id {
+    ids::derive_v8(1, &[b"bench", &(n % ENTITIES).to_be_bytes()])
+}
+
+/// An event as a message, its body filled up to `size` bytes by a field that nobody knows.
+fn message(mut event: Event, size: usize) -> Result<RawMessage, Error> {
+    let encode = |event: &Event| {
+        crate::event::encode(event, Codec::Json).map_err(|error| Error::Bench(error.to_string()))
+    };
+    let short = size.saturating_sub(encode(&event)?.len() + r#","padding":"""#.len());
+    if short > 0 {
+        let padding = "x".repeat(short);
+        event.detail.insert("padding".to_owned(), padding.into());
+    }
+    Ok(RawMessage {
+        subject: event.subject().to_string(),
+        msg_id: event.id.to_string(),
+        body: encode(&event)?.into(),
+    })
+}
+
+fn per_second(events: u64, taken: Duration) -> u64 {
+    (events as f64 / taken.as_secs_f64()).round() as u64
+}
+
+fn database(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.db"))
+}
+
+/// Waits until the stream has taken `count` more messages than `before`.
+async fn stream_grew(bus: &JetStream, before: u64, count: u64) -> Result<(), Error> {
+    while bus.stream(bus::EVENTS).await?.last_seq < before + count {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,398 @@
+//! The real engine, writer, consumer and relay, around a role that counts.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{EndToEnd, Error, Options, database, entity, per_second, site, stream_grew};
+use crate::bus::jetstream::JetStream;
+use crate::bus::{Bus, EVENTS};
+use crate::event::{Actor, Codec, Known, OfferExpired, Source, WorkStarted};
+use crate::node::clock::Clock;
+use crate::node::engine::{Counts, Engine, Settings, SharedRoutes};
+use crate::node::latency::Latency;
+use crate::node::relay::Relay;
+use crate::node::writer::{Job, Shared, Writer};
+use crate::node::{consumer, publisher};
+use crate::role::permission::{Caller, Permission, Scope};
+use crate::role::{Command, CommandSpec, HandlerError, Input, Role, RoleName};
+use crate::routing::Routes;
+use crate::store::{self, Identity, Store, Synchronous, Tx, params};
+
+const BATCH: usize = 256;
+/// Events of the steady rate are made so often, in bursts of what is due.
+const TICK: Duration = Duration::from_millis(1);
+/// How long the steady rate lasts, seconds.
+const STEADY_SECONDS: u64 = 5;
+
+/// Counts events by entity; may emit a follow-up for each. Its command makes events.
+struct Counting {
+    name: RoleName,
+    follows_up: bool,
+}
+
+impl Role for Counting {
+    fn name(&self) -> RoleName {
+        self.name
+    }
+
+    fn migrations(&self) -> &'static [&'static str] {
+        &["CREATE TABLE state (entity TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;"]
+    }
+
+    fn commands(&self) -> &'static [CommandSpec] {
+        &[CommandSpec {
+            name: "bench.make",
+            permission: Permission::AdminOps,
+            mutates: true,
+        }]
+    }
+
+    fn scope(&self, _: &Tx<'_>, _: &Command) -> Result<Scope, HandlerError> {
+        Ok(Scope::Open)
+    }
+
+    fn handle(&mut self, tx: &mut Tx<'_>, input: &Input) -> Result<(), HandlerError> {
+        match input {
+            Input::Event(received) => {
+                let id = match received.event.known() {
+                    Some(Known::IncidentRated(rated)) => rated.incident_id,
+                    Some(Known::WorkStarted(work)) => work.incident_id,
+                    _ => return Ok(()),
+                };
+                tx.execute(
+                    "INSERT INTO state (entity, n) VALUES (?1, 1) ON CONFLICT DO UPDATE SET n = n + 1",
+                    params![id.to_string()],
+                )?;
+                if self.follows_up {
+                    tx.emit(&OfferExpired {
+                        offer_id: id,
+                        incident_id: id,
+                        vendor_id: id,
+                        expired_at: tx.now(),
+                    })?;
+                }
+            }
+            Input::Command(command) => {
+                let number = |name: &str| command.body.get(name).and_then(Value::as_u64);
+                let first = number("first").unwrap_or(0);
+                for n in first..first + number("count").unwrap_or(0) {
+                    tx.emit(&WorkStarted {
+                        incident_id: entity(n),
+                        vendor_id: entity(n),
+                        driver_id: entity(n),
+                        incident_type: crate::event::IncidentType::Tire,
+                        started_at: tx.now(),
+                    })?;
+                }
+                tx.reply(&json!({}))?;
+            }
+            Input::Timer(_) | Input::Effect(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// A role's writer at work, as a node has it.
+struct Running {
+    jobs: mpsc::Sender<Job>,
+    counts: Arc<Mutex<Counts>>,
+    age: Latency,
+    stop: CancellationToken,
+    relay_stop: CancellationToken,
+    threads: Vec<std::thread::JoinHandle<Result<(), store::Error>>>,
+    consumer: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Running {
+    fn handled(&self) -> u64 {
+        self.counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .handled
+    }
+
+    async fn until_handled(&self, count: u64) -> Result<(), Error> {
+        while self.handled() < count {
+            if self.stop.is_cancelled() {
+                return Err(Error::Bench(
+                    "the writer ended, its log says why".to_owned(),
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(())
+    }
+
+    async fn end(self) -> Result<(), Error> {
+        self.stop.cancel();
+        self.relay_stop.cancel();
+        if let Some(consumer) = self.consumer {
+            consumer.abort();
+            // Aborted is what it should be.
+            let _ = consumer.await;
+        }
+        drop(self.jobs);
+        for thread in self.threads {
+            let ended = tokio::task::spawn_blocking(move || thread.join()).await;
+            match ended {
+                Ok(Ok(result)) => result?,
+                _ => return Err(Error::Bench("a thread panicked".to_owned())),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What runs in a pipeline.
+struct Parts {
+    role: Counting,
+    database: &'static str,
+    consumes: bool,
+    publishes_as: Option<Source>,
+}
+
+/// The bench's own side: the broker and what is to be measured on it.
+pub(super) struct Bench<'a> {
+    bus: JetStream,
+    options: &'a Options,
+    routes: SharedRoutes,
+}
+
+impl<'a> Bench<'a> {
+    pub(super) fn new(bus: JetStream, options: &'a Options, routes: Routes) -> Self {
+        let routes = Arc::new(RwLock::new(Arc::new(routes)));
+        Self {
+            bus,
+            options,
+            routes,
+        }
+    }
+
+    /// Fetch, handle, publish the follow-up, acknowledge: until all follow-ups are in the stream.
+    pub(super) async fn whole_loop(&self) -> Result<u64, Error> {
+        let events = self.options.events;
+        let before = self.bus.stream(EVENTS).await?.last_seq;
+        let parts = Parts {
+            role: Counting {
+                name: RoleName::Match,
+                follows_up: true,
+            },
+            database: "loop",
+            consumes: true,
+            publishes_as: Some(Source::Match),
+        };
+        let began = Instant::now();
+        let running = self.start(parts).await?;
+        running.until_handled(events).await?;
+        stream_grew(&self.bus, before, events).await?;
+        let taken = began.elapsed();
+        running.end().await?;
+        Ok(per_second(events, taken))
+    }
+
+    /// Fetch, handle, acknowledge; the follow-ups stay in the outbox, for [`Bench::relay`].
+    pub(super) async fn handle(&self) -> Result<u64, Error> {
+        let parts = Parts {
+            role: Counting {
+                name: RoleName::Vendor,
+                follows_up: true,
+            },
+            database: "handle",
+            consumes: true,
+            publishes_as: None,
+        };
+        let began = Instant::now();
+        let running = self.start(parts).await?;
+        running.until_handled(self.options.events).await?;
+        let taken = began.elapsed();
+        running.end().await?;
+        Ok(per_second(self.options.events, taken))
+    }
+
+    /// The outbox that [`Bench::handle`] left, to the stream.
+    pub(super) async fn relay(&self) -> Result<u64, Error> {
+        let before = self.bus.stream(EVENTS).await?.last_seq;
+        let parts = Parts {
+            role: Counting {
+                name: RoleName::Vendor,
+                follows_up: true,
+            },
+            database: "handle",
+            consumes: false,
+            publishes_as: Some(Source::Vendor),
+        };
+        let began = Instant::now();
+        let running = self.start(parts).await?;
+        stream_grew(&self.bus, before, self.options.events).await?;
+        let taken = began.elapsed();
+        running.end().await?;
+        Ok(per_second(self.options.events, taken))
+    }
+
+    /// A producer with an outbox makes events at a steady rate; a consumer handles them.
+    pub(super) async fn end_to_end(&self) -> Result<EndToEnd, Error> {
+        let rate = self.options.rate;
+        let producer = Parts {
+            role: Counting {
+                name: RoleName::Incident,
+                follows_up: false,
+            },
+            database: "producer",
+            consumes: false,
+            publishes_as: Some(Source::Incident),
+        };
+        let sink = Parts {
+            role: Counting {
+                name: RoleName::Tracking,
+                follows_up: false,
+            },
+            database: "sink",
+            consumes: true,
+            publishes_as: None,
+        };
+        let producer = self.start(producer).await?;
+        let sink = self.start(sink).await?;
+        let began = Instant::now();
+        let mut ticks = tokio::time::interval(TICK);
+        let (mut made, total) = (0, rate * STEADY_SECONDS);
+        while made < total {
+            ticks.tick().await;
+            let due = ((began.elapsed().as_secs_f64() * rate as f64) as u64).min(total);
+            if due > made {
+                make(&producer, made, due - made).await?;
+                made = due;
+            }
+        }
+        let rate_per_second = per_second(made, began.elapsed());
+        sink.until_handled(total).await?;
+        let age = sink.age.clone();
+        producer.end().await?;
+        sink.end().await?;
+        Ok(EndToEnd {
+            rate_per_second,
+            p50_ms: age.quantile_ms(0.5),
+            p99_ms: age.quantile_ms(0.99),
+        })
+    }
+
+    async fn start(&self, parts: Parts) -> Result<Running, Error> {
+        let path = database(&self.options.dir, parts.database);
+        let (name, publishes_as) = (parts.role.name, parts.publishes_as);
+        let queue = parts.consumes.then(|| name.queue()).flatten();
+        let options = store::Options {
+            path: path.clone(),
+            synchronous: Synchronous::Full,
+            site: site(),
+            role: name.as_str().to_owned(),
+            queue: queue.unwrap_or_default().to_owned(),
+            codec: Codec::Json,
+        };
+        let fresh = Identity {
+            store_id: Clock.new_id(),
+            epoch: "1".to_owned(),
+        };
+        let store = Store::open(options, parts.role.migrations(), &fresh)?;
+        store::raw::fill_inbox(&path, self.options.rows)?;
+        let engine = Engine::new(
+            store,
+            Box::new(parts.role),
+            Arc::clone(&self.routes),
+            Settings::default(),
+        );
+        let (jobs, receiver) = mpsc::channel(2 * BATCH);
+        let (acks, ack_receiver) = mpsc::unbounded_channel();
+        let (effects, _) = mpsc::unbounded_channel();
+        let (ready, is_ready) = oneshot::channel();
+        let (hint, stop) = (Arc::new(Notify::new()), CancellationToken::new());
+        let shared = Shared {
+            outbox: Arc::clone(&hint),
+            acks,
+            effects,
+            counts: Arc::default(),
+            latency: Latency::default(),
+            age: Latency::default(),
+            stop: stop.clone(),
+        };
+        let (counts, age) = (Arc::clone(&shared.counts), shared.age.clone());
+        let writer = Writer {
+            engine,
+            bus: self.bus.clone(),
+            queue,
+            batch_max: BATCH,
+            clock: Clock,
+            shared,
+        };
+        let mut threads = vec![on_thread(stop.clone(), move || {
+            writer.run(receiver, ready)
+        })?];
+        // An error means that the writer ended: `until_handled` sees it.
+        let _ = is_ready.await;
+        let relay_stop = CancellationToken::new();
+        if let Some(source) = publishes_as {
+            let relay = Relay::new(self.bus.clone(), &path, &site(), Some(source))?;
+            let settings = publisher::Settings {
+                keep: Duration::from_secs(60),
+                hint,
+                clock: Clock,
+            };
+            let (weak, stopping) = (jobs.downgrade(), relay_stop.clone());
+            threads.push(on_thread(CancellationToken::new(), move || async move {
+                publisher::publish(relay, settings, weak, stopping).await;
+                Ok(())
+            })?);
+        }
+        tokio::spawn(consumer::acknowledge(self.bus.clone(), ack_receiver));
+        let consumer = queue.map(|queue| {
+            let (bus, jobs, stop) = (self.bus.clone(), jobs.clone(), stop.clone());
+            tokio::spawn(consumer::consume(bus, queue, BATCH, jobs, stop))
+        });
+        Ok(Running {
+            jobs,
+            counts,
+            age,
+            stop,
+            relay_stop,
+            threads,
+            consumer,
+        })
+    }
+}
+
+async fn make(producer: &Running, first: u64, count: u64) -> Result<(), Error> {
+    let body = json!({ "first": first, "count": count });
+    let command = Command {
+        id: Clock.new_id(),
+        name: "bench.make".to_owned(),
+        caller: Caller::of(Actor::Operator("bench".to_owned())),
+        body: body.as_object().cloned().unwrap_or_default(),
+        client_request_id: None,
+        traceparent: None,
+    };
+    let (asker, _) = oneshot::channel();
+    let sent = producer.jobs.send(Job::Ask(Box::new(command), asker)).await;
+    sent.map_err(|_| Error::Bench("the producer's writer ended, its log says why".to_owned()))
+}
+
+fn on_thread<F, Fut>(
+    stop: CancellationToken,
+    work: F,
+) -> Result<std::thread::JoinHandle<Result<(), store::Error>>, Error>
+where
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = Result<(), store::Error>>,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::Bench(format!("no runtime: {error}")))?;
+    Ok(std::thread::spawn(move || {
+        let guard = stop.drop_guard();
+        let result = runtime.block_on(work());
+        drop(guard);
+        result
+    }))
+}
