@@ -146,6 +146,10 @@ codes! {
         means "Another process has this role's database in this state directory. One role runs once per site.",
         why "The service is running already, or a process of it has not ended yet.",
         fix "Stop the other process, or give this one its own site.state_dir and broker.";
+    Owned = "RC0304", exit 1, "the queue belongs to another database",
+        means "The role's place on the broker was reached with another database than the one in this state directory. Going on with this one would mean to forget what the other one did, so nothing was started.",
+        why "site.state_dir (--state-dir) leads elsewhere than before, the database was deleted or replaced, or the role already runs on another machine.",
+        fix "Start the role with its own state directory. If the old database is gone for good, and no process has it: `roadcall queue adopt <queue> --yes` with this state directory, while the broker runs (`roadcall --role broker`, where it is embedded).";
 
     DiskFull = "RC0310", exit 1, "the disk is full",
         means "A role could not write its database. What was answered with ok is safe; the step that failed was undone as a whole and its events come again. The role stops rather than going on half.",

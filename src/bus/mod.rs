@@ -20,6 +20,10 @@ pub const EVENTS: &str = "EVENTS";
 pub const DLQ: &str = "DLQ";
 /// Name of the stream that captures the server's own advisories (DESIGN 6).
 pub const ADVISORIES: &str = "ADVISORIES";
+/// The durable consumer on [`ADVISORIES`] that the audit role reads: the one queue that is not on `EVENTS`.
+pub const ADVISORY_QUEUE: &str = "audit-advisories";
+/// Name of the bucket that says which store owns a queue (DESIGN 6).
+pub const TOPOLOGY_BUCKET: &str = "TOPOLOGY";
 /// Messages in one atomic batch at the most (DESIGN 4, relay).
 pub const ATOMIC_BATCH_MAX: usize = 256;
 /// Deduplication window of every stream that the relay writes to, set explicitly (BROKER 0 H).
@@ -129,8 +133,8 @@ pub struct Published {
     pub stopped: Option<Error>,
 }
 
-/// What an ack needs to know about a delivery. Opaque outside the bus.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// What an ack needs to know about a delivery. Opaque outside the bus; the default one acknowledges nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct AckToken(pub(crate) String);
 
 /// One message handed to a queue's reader; it stays the reader's until acked or until `ack_wait` passed.
@@ -199,6 +203,16 @@ pub struct QueueState {
     pub pending: u64,
 }
 
+/// The stream that a queue is a cursor over.
+#[must_use]
+pub fn stream_of_queue(queue: &str) -> &'static str {
+    if queue == ADVISORY_QUEUE {
+        ADVISORIES
+    } else {
+        EVENTS
+    }
+}
+
 /// What the engine, the relay and replay need of a broker. Implementations are cheap to clone.
 pub trait Bus: Clone + Send + Sync + 'static {
     /// Publishes `messages` in order: as atomic batches where the server takes them, else pipelined. Returns acks for
@@ -206,8 +220,8 @@ pub trait Bus: Clone + Send + Sync + 'static {
     /// does one whose expected last sequence does not hold: what it was to fill is filled (its `seq` is 0).
     fn publish(&self, messages: Vec<Outgoing>) -> impl Future<Output = Published> + Send;
 
-    /// Takes up to `max` deliveries of `queue` (a durable consumer on `EVENTS`), waiting up to `wait` for the first. An
-    /// empty answer means that nothing came in time.
+    /// Takes up to `max` deliveries of `queue` (a durable consumer on `EVENTS`, or [`ADVISORY_QUEUE`]), waiting up to
+    /// `wait` for the first. An empty answer means that nothing came in time.
     fn fetch(
         &self,
         queue: &str,

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::jetstream::JetStream;
-use super::{ADVISORIES, DEDUP_WINDOW, DLQ, EVENTS, Error};
+use super::{ADVISORIES, ADVISORY_QUEUE, DEDUP_WINDOW, DLQ, EVENTS, Error};
 
 /// What a site should have.
 #[derive(Debug, Clone)]
@@ -137,12 +137,12 @@ impl Desired {
             (queue.name.clone(), EVENTS, config)
         });
         let advisories = json!({
-            "durable_name": "audit-advisories", "name": "audit-advisories", "deliver_policy": "all",
+            "durable_name": ADVISORY_QUEUE, "name": ADVISORY_QUEUE, "deliver_policy": "all",
             "ack_policy": "explicit", "ack_wait": nanos(Duration::from_secs(30)), "max_deliver": -1,
             "replay_policy": "instant", "max_ack_pending": 1000,
         });
         queues
-            .chain([("audit-advisories".to_owned(), ADVISORIES, advisories)])
+            .chain([(ADVISORY_QUEUE.to_owned(), ADVISORIES, advisories)])
             .collect()
     }
 }

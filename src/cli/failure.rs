@@ -199,6 +199,10 @@ fn node_line(error: &node::run::Error) -> Line {
             C::Locked,
             "stop the other process, or give this one its own site.state_dir",
         ),
+        E::Owned { .. } => (
+            C::Owned,
+            "is site.state_dir (--state-dir) the right one? roadcall explain RC0304 says when to adopt",
+        ),
         E::Drift(_) => (
             C::Drift,
             "run roadcall topology plan, then roadcall topology apply --yes",

@@ -1,6 +1,7 @@
 //! Looking things up in the archive by what JetStream has no index for.
 
-use crate::bus::{Bus, EVENTS, Error, Stored};
+use super::letter::{self, Letter};
+use crate::bus::{AckToken, Bus, Delivery, EVENTS, Error, Stored};
 use crate::event::Id;
 
 /// How far apart the clocks of a producer and of the broker are believed to be at the most, milliseconds.
@@ -45,6 +46,34 @@ pub async fn find<B: Bus>(bus: &B, id: Id) -> Result<Option<Stored>, Error> {
 pub async fn at<B: Bus>(bus: &B, seq: u64) -> Result<Option<Stored>, Error> {
     let mut read = bus.read(EVENTS, "roadcall.>", seq, 1, false).await?;
     Ok(read.pop().filter(|stored| stored.seq == seq))
+}
+
+/// The event that a letter is about, as it would be delivered, if the archive still has it where the letter says: after
+/// a rollback another one may be there, and the lost one comes again under another sequence.
+///
+/// # Errors
+/// Any bus error.
+pub async fn of_letter<B: Bus>(bus: &B, letter: &Letter) -> Result<Option<Delivery>, Error> {
+    let stream = bus.stream(EVENTS).await?.identity;
+    let stored = at(bus, letter.seq).await?;
+    let same = |stored: &Stored| {
+        let body = match (&letter.payload, &letter.payload_hex) {
+            (Some(text), _) => text.as_bytes() == &stored.body[..],
+            (None, Some(hex)) => *hex == letter::hex(&stored.body),
+            (None, None) => false,
+        };
+        stream.0 == letter.stream && stored.subject == letter.subject && body
+    };
+    Ok(stored.filter(same).map(|stored| Delivery {
+        stream,
+        seq: stored.seq,
+        subject: stored.subject,
+        headers: stored.headers,
+        body: stored.body,
+        delivered: 0,
+        received_at_ms: stored.received_at_ms,
+        token: AckToken::default(),
+    }))
 }
 
 /// The smallest sequence in `first..end` that the stream took at `ms` or later; `end` when there is none. Sequences and

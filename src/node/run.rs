@@ -12,16 +12,17 @@ use super::clock::Clock;
 use super::effects::{Runners, make_calls};
 use super::engine::{Counts, Engine, Settings, SharedRoutes};
 use super::latency::Latency;
+use super::owner;
 use super::preflight::{guard_archive, sync};
 use super::registry::{self, Build};
 use super::relay::Relay;
 use super::writer::{Job, Shared, Writer};
-use super::{commands, consumer, publisher};
+use super::{advisories, commands, consumer, publisher};
 use crate::bus;
 use crate::bus::jetstream::JetStream;
 use crate::bus::topology::{self, Change, Class, Desired, QueueSpec};
 use crate::config::Config;
-use crate::event::Site;
+use crate::event::{Id, Site, Ts};
 use crate::role::RoleName;
 use crate::routing::Routes;
 use crate::store::{self, Identity, Options, Store, Synchronous};
@@ -57,6 +58,25 @@ pub enum Error {
         /// The role.
         role: RoleName,
         /// The lock file.
+        path: PathBuf,
+    },
+    /// Another database owns the role's queue on this broker.
+    #[error(
+        "{queue} belongs to another database of role {role} ({owner}, since {since}) than {} ({ours}); \
+         `roadcall queue adopt {queue} --yes` gives it to this one", path.display()
+    )]
+    Owned {
+        /// The role.
+        role: RoleName,
+        /// Its queue.
+        queue: &'static str,
+        /// Store that owns it.
+        owner: Id,
+        /// Since when.
+        since: Ts,
+        /// Store in this state directory.
+        ours: Id,
+        /// Its file.
         path: PathBuf,
     },
     /// Streams or queues are missing or differ.
@@ -232,6 +252,15 @@ impl Node {
                     consumer::consume(bus.clone(), queue, batch_max, jobs, node.stop.clone());
                 started.tasks.push(tokio::spawn(consume));
             }
+            if started.role == RoleName::Audit {
+                let watch = advisories::Watch {
+                    site: site(config)?,
+                    domain: bus.domain(),
+                };
+                let (jobs, stop) = (started.jobs.clone(), node.stop.clone());
+                let watch = advisories::watch(bus.clone(), watch, jobs, stop);
+                started.tasks.push(tokio::spawn(watch));
+            }
             if !started.commands.is_empty() {
                 let name = format!("roadcall-{}", started.role);
                 let service = bus
@@ -317,6 +346,13 @@ impl Node {
     }
 }
 
+fn site(config: &Config) -> Result<Site, Error> {
+    Site::new(config.site.id.clone()).map_err(|error| Error::StateDir {
+        path: config.site.state_dir.clone(),
+        message: format!("site.id {error}"),
+    })
+}
+
 fn lock(dir: &Path, role: RoleName) -> Result<File, Error> {
     let path = dir.join(format!("{role}.lock"));
     let file = File::options()
@@ -345,10 +381,7 @@ async fn start_role(
     let commands = role.commands().iter().map(|spec| spec.name).collect();
     let dir = &config.site.state_dir;
     let lock = lock(dir, name)?;
-    let site = Site::new(config.site.id.clone()).map_err(|error| Error::StateDir {
-        path: dir.clone(),
-        message: format!("site.id {error}"),
-    })?;
+    let site = site(config)?;
     let path = dir.join(format!("{name}.db"));
     let options = Options {
         path: path.clone(),
@@ -364,6 +397,7 @@ async fn start_role(
         epoch: format!("{:x}", now.ms()),
     };
     let store = Store::open(options, role.migrations(), &fresh)?;
+    owner::claim(bus, name, &store, now).await?;
     let queue = name
         .queue()
         .filter(|queue| !routes_of(routes).filters(queue).is_empty());

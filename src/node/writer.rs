@@ -12,8 +12,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
-use super::engine::{Counts, Engine, Incoming, Settings, StepOutput, Work};
+use super::engine::{Counts, Engine, Incoming, Settings, Standing, StepOutput, Work};
 use super::latency::Latency;
+use super::{archive, letter};
 use crate::bus::{AckToken, Bus};
 use crate::event::{Id, Ts};
 use crate::role::{Command, Mode, Rejection, Role};
@@ -203,12 +204,52 @@ impl<B: Bus> Writer<B> {
         }
         let mut held = Vec::new();
         if let Some(queue) = self.queue {
+            // Before anything is taken: what the server gave up is handed out again after a reset, and must not run.
+            self.settle_letters(queue).await?;
             held = self.take_in_hand(queue, clean).await?;
         }
         while let Some(output) = self.engine.run_alone(self.clock.now(), false)? {
             self.hand_out(output, &mut HashMap::new());
         }
         Ok(held)
+    }
+
+    /// Takes note of letters that others wrote for this queue (DESIGN 7, Dead).
+    async fn settle_letters(&mut self, queue: &'static str) -> Result<(), store::Error> {
+        let read = || letter::of_queue(&self.bus, queue);
+        let what = "reading the queue's letters";
+        let Some(letters) = self.until_it_works(what, read).await else {
+            return Ok(());
+        };
+        let (mut dead, mut wrong) = (Vec::new(), Vec::new());
+        for letter in letters {
+            match self.engine.standing(&letter)? {
+                Standing::Settled => {}
+                Standing::Wrong => wrong.push(letter),
+                Standing::Open => {
+                    let look = || archive::of_letter(&self.bus, &letter);
+                    let found = self.until_it_works("reading a letter's event", look).await;
+                    dead.extend(
+                        found
+                            .flatten()
+                            .map(|event| Incoming::new(event, Mode::Live)),
+                    );
+                }
+            }
+        }
+        if dead.is_empty() && wrong.is_empty() {
+            return Ok(());
+        }
+        let marked = self
+            .engine
+            .settle_letters(self.clock.now(), &dead, &wrong)?;
+        tracing::warn!(
+            queue,
+            marked,
+            taken_back = wrong.len(),
+            "others wrote letters for this queue; their events are dead, or were handled after all"
+        );
+        Ok(())
     }
 
     async fn take_in_hand(

@@ -6,7 +6,8 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::outbox::split_headers;
-use super::{Error, OutboxRow, PublishedRun};
+use super::{Class, Error, OutboxRow, PublishedRun};
+use crate::event::Id;
 
 /// A read-only connection. It sees every committed step and never blocks the writer (WAL).
 #[derive(Debug)]
@@ -96,6 +97,21 @@ impl Reader {
                 })
             },
         )
+    }
+
+    /// Who the database is, where it has been used at all.
+    ///
+    /// # Errors
+    /// A store error; [`Class::Corrupt`] for an id that is none.
+    pub fn store_id(&self) -> Result<Option<Id>, Error> {
+        let op = "reading the store id";
+        let sql = "SELECT value FROM meta WHERE name = 'store_id'";
+        let found: Vec<String> = self.rows(op, sql, (), |row| row.get(0))?;
+        let parse = |text: &String| {
+            Id::parse(text)
+                .map_err(|error| Error::new(Class::Corrupt, op, &self.path, error.to_string()))
+        };
+        found.first().map(parse).transpose()
     }
 
     fn rows<T>(

@@ -1,5 +1,6 @@
 //! The integration tests: one crate, a module per subject.
 
+mod advisories;
 mod conformance;
 mod crash;
 mod death;

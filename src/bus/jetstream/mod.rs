@@ -4,6 +4,7 @@
 //! queue, [`service`] answers and sends commands. Requests of the JetStream API are made by hand in JSON, so that what we
 //! rely on (identities, sequences, error codes) is what the server said.
 
+mod kv;
 mod publish;
 mod pull;
 pub mod raw;
@@ -24,7 +25,7 @@ use tokio::sync::Mutex;
 
 use super::{
     AckToken, Bus, DLQ, Delivery, EVENTS, Error, Headers, Outgoing, Published, QueueState, Stored,
-    StreamId, StreamState,
+    StreamId, StreamState, stream_of_queue,
 };
 
 /// Oldest nats-server that one site runs on (DESIGN 9).
@@ -134,6 +135,13 @@ impl JetStream {
         self.inner.client.server_info().version
     }
 
+    /// The server's JetStream domain, if it has one: advisories of other sites cross leafs, and this tells them apart
+    /// (BROKER 3).
+    #[must_use]
+    pub fn domain(&self) -> Option<String> {
+        self.inner.client.server_info().domain
+    }
+
     /// Sends what is buffered and closes the connection.
     pub async fn close(&self) {
         // Closing is best effort: what matters is in stores and streams by now.
@@ -200,14 +208,16 @@ impl JetStream {
     }
 
     async fn consumer_info(&self, queue: &str) -> Result<Value, Error> {
-        self.api(&format!("CONSUMER.INFO.{EVENTS}.{queue}"), &Value::Null)
+        let stream = stream_of_queue(queue);
+        self.api(&format!("CONSUMER.INFO.{stream}.{queue}"), &Value::Null)
             .await
     }
 
     /// Makes the server hand out everything that is not acked anew, at once and in order.
     async fn restart_delivery(&self, queue: &str) -> Result<QueueState, Error> {
         let before = queue_state(&self.consumer_info(queue).await?);
-        let stream = self.stream(EVENTS).await?;
+        let name = stream_of_queue(queue);
+        let stream = self.stream(name).await?;
         if before.delivered_seq > stream.last_seq {
             // The stream was rolled back behind the consumer: sequences are given out again, and what comes under them
             // is new. The inbox drops what is not.
@@ -215,11 +225,11 @@ impl JetStream {
                 queue,
                 delivered_seq = before.delivered_seq,
                 last_seq = stream.last_seq,
-                "the archive was rolled back, the queue starts over"
+                "the stream was rolled back, the queue starts over"
             );
             self.reset_to(queue, stream.first_seq.max(1)).await?;
         } else if self.features().await?.api_level >= LEVEL_RESET {
-            self.api(&format!("CONSUMER.RESET.{EVENTS}.{queue}"), &Value::Null)
+            self.api(&format!("CONSUMER.RESET.{name}.{queue}"), &Value::Null)
                 .await?;
         } else {
             self.reset_to(queue, before.ack_floor_seq + 1).await?;
@@ -232,9 +242,10 @@ impl JetStream {
     /// # Errors
     /// The server's refusal.
     pub async fn reset_to(&self, queue: &str, seq: u64) -> Result<(), Error> {
+        let stream = stream_of_queue(queue);
         if self.features().await?.api_level >= LEVEL_RESET {
             self.api(
-                &format!("CONSUMER.RESET.{EVENTS}.{queue}"),
+                &format!("CONSUMER.RESET.{stream}.{queue}"),
                 &json!({ "seq": seq }),
             )
             .await?;
@@ -244,10 +255,10 @@ impl JetStream {
         let mut config = info["config"].clone();
         config["deliver_policy"] = json!("by_start_sequence");
         config["opt_start_seq"] = json!(seq.max(1));
-        self.api(&format!("CONSUMER.DELETE.{EVENTS}.{queue}"), &Value::Null)
+        self.api(&format!("CONSUMER.DELETE.{stream}.{queue}"), &Value::Null)
             .await?;
-        let request = json!({ "stream_name": EVENTS, "config": config, "action": "create" });
-        self.api(&format!("CONSUMER.CREATE.{EVENTS}.{queue}"), &request)
+        let request = json!({ "stream_name": stream, "config": config, "action": "create" });
+        self.api(&format!("CONSUMER.CREATE.{stream}.{queue}"), &request)
             .await?;
         Ok(())
     }
@@ -334,7 +345,7 @@ impl Bus for JetStream {
     }
 
     async fn ack(&self, tokens: Vec<AckToken>) -> Result<(), Error> {
-        for token in tokens {
+        for token in tokens.into_iter().filter(|token| !token.0.is_empty()) {
             self.inner
                 .client
                 .publish(token.0, Bytes::from_static(b"+ACK"))

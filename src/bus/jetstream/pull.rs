@@ -9,7 +9,7 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::Mutex;
 
 use super::{JetStream, created_ns, from_header_map};
-use crate::bus::{AckToken, Delivery, EVENTS, Error, StreamId};
+use crate::bus::{AckToken, Delivery, Error, StreamId, stream_of_queue};
 
 /// Messages that the server may send ahead of our asking.
 const AHEAD: usize = 1024;
@@ -93,15 +93,16 @@ impl JetStream {
     }
 
     async fn open_pull(&self, queue: &str) -> Result<Pull, Error> {
+        let name = stream_of_queue(queue);
         let info = self
-            .api(&format!("STREAM.INFO.{EVENTS}"), &serde_json::Value::Null)
+            .api(&format!("STREAM.INFO.{name}"), &serde_json::Value::Null)
             .await?;
         let stream = StreamId(created_ns(&info)?);
         // Names a missing consumer as such; the client library would only say that something went wrong.
         self.consumer_info(queue).await?;
         let context = async_nats::jetstream::new(self.inner.client.clone());
         let consumer: PullConsumer = context
-            .get_consumer_from_stream(queue, EVENTS)
+            .get_consumer_from_stream(queue, name)
             .await
             .map_err(|error| Error::Unavailable(error.to_string()))?;
         let messages = consumer

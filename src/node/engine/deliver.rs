@@ -328,8 +328,7 @@ impl Engine {
                 row.event_id,
             )?,
         });
-        let body = serde_json::to_vec(&letter)
-            .map_err(|error| defect(&self.store, "writing a letter", error.to_string()))?;
+        let body = self.letter_body(&letter)?;
         let headers = [("Content-Type".to_owned(), "application/json".to_owned())];
         self.store.append_letter(
             &letter.msg_id(),
@@ -340,24 +339,33 @@ impl Engine {
             now.ms(),
         )?;
         output.outbox_grew = true;
-        // A dead ops event makes no further event, or a failing audit role would feed on its own letters (DOMAIN 3.3).
-        if letter.source != Source::Ops.to_string() {
-            self.tell_of(&letter, &row, &text, now, output)?;
-        }
+        let first_seen = Ts::from_ms(row.first_seen_at_ms);
+        self.tell_of(&letter, Some(row.event_id), first_seen, &text, now, output)?;
         self.leave(&row, Outcome::Dead, now)
     }
 
-    fn tell_of(
+    pub(super) fn letter_body(&self, letter: &Letter) -> Result<Vec<u8>, store::Error> {
+        serde_json::to_vec(letter)
+            .map_err(|error| defect(&self.store, "writing a letter", error.to_string()))
+    }
+
+    /// Emits the event that tells of a letter.
+    pub(super) fn tell_of(
         &mut self,
         letter: &Letter,
-        row: &WaitingRow,
+        cause: Option<Id>,
+        first_seen: Ts,
         text: &str,
         now: Ts,
         output: &mut StepOutput,
     ) -> Result<(), store::Error> {
+        // A dead ops event makes no further event, or a failing audit role would feed on its own letters (DOMAIN 3.3).
+        if letter.source == Source::Ops.to_string() {
+            return Ok(());
+        }
         let detail = DeadLetterCreated {
             dead_letter_id: letter.dead_letter_id,
-            queue: Key::new(self.queue)
+            queue: Key::new(letter.queue.clone())
                 .map_err(|error| defect(&self.store, "naming a queue", error.to_string()))?,
             original_event_id: Text::lossy(&letter.event_id),
             original_source: Text::lossy(&letter.source),
@@ -366,19 +374,23 @@ impl Engine {
                 .map_err(|error| defect(&self.store, "counting deliveries", error.to_string()))?,
             reason: letter.reason,
             error: Text::lossy(text),
-            first_seen_at: Ts::from_ms(row.first_seen_at_ms),
+            first_seen_at: first_seen,
         };
         let attempts = letter.deliveries.to_be_bytes();
         let context = Context {
             now,
             input_id: ids::derive_v8(
                 now.ms(),
-                &[b"letter", row.event_id.uuid().as_bytes(), &attempts],
+                &[
+                    b"letter",
+                    letter.dead_letter_id.uuid().as_bytes(),
+                    &attempts,
+                ],
             ),
             input_time: now,
             first: false,
             origin: Origin {
-                cause: Some(row.event_id),
+                cause,
                 ..Origin::default()
             },
             delivery: None,

@@ -9,6 +9,7 @@
 
 mod command;
 mod deliver;
+mod exhausted;
 mod judge;
 mod recover;
 mod upkeep;
@@ -26,6 +27,8 @@ use crate::routing::Routes;
 use crate::store::{
     self, Context, DueTimer, EffectCall, EffectOutcome, PublishedRun, Store, Tx, TxOutput,
 };
+
+pub use exhausted::{Exhausted, Standing};
 
 /// The rules in force; replaced as a whole on SIGHUP.
 pub type SharedRoutes = Arc<RwLock<Arc<Routes>>>;
@@ -113,6 +116,8 @@ pub enum Work {
         /// How it ended.
         outcome: EffectOutcome,
     },
+    /// The server gave a delivery up that no engine answered; for the audit role.
+    Exhausted(Box<Exhausted>),
     /// The relay published these.
     Published(Vec<PublishedRun>),
     /// The relay verified what is published: this is all of it.
@@ -259,6 +264,7 @@ impl Engine {
                 Work::Delivery(incoming) => self.deliver(incoming, now, output)?,
                 Work::Command(command) => self.command(command, now, output)?,
                 Work::Effect { key, outcome } => self.effect_result(key, outcome, now, output)?,
+                Work::Exhausted(exhausted) => self.exhausted(exhausted, now, output)?,
                 Work::Published(runs) => runs
                     .iter()
                     .try_for_each(|run| self.store.mark_published(run))?,

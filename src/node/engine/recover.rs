@@ -144,7 +144,7 @@ impl Engine {
         self.store.set_clean_mark()
     }
 
-    fn in_step<T>(
+    pub(super) fn in_step<T>(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<T, store::Error>,
     ) -> Result<T, store::Error> {

@@ -1,0 +1,236 @@
+//! Advisories: what the server says about deliveries that no engine ever answered, turned into work for the audit role.
+//!
+//! The server counts tries for readers that die before they can record, or that are not our engine, and tells of an
+//! exhausted or terminated delivery in an advisory, with nothing but the sequence. The audit role looks the event up
+//! and makes the letter, through its engine and outbox ([`Work::Exhausted`]); the advisory is acknowledged behind that
+//! commit, so a crash anywhere only brings it again. An advisory is a hint and can be lost: `roadcall audit` is the
+//! proof (DESIGN promise 3).
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::archive;
+use super::engine::{Exhausted, Work};
+use super::letter::{Dead, Letter};
+use super::writer::Job;
+use crate::bus::{ADVISORY_QUEUE, Bus, DLQ, Delivery, EVENTS, Error, Stored};
+use crate::event::{DeadReason, Event, Site, Ts, decode};
+use crate::role::RoleName;
+use crate::store::Attempt;
+
+/// How long one fetch waits for a first advisory.
+const FETCH_WAIT: Duration = Duration::from_secs(5);
+/// Advisories in hand at the most.
+const AT_ONCE: usize = 64;
+/// How far the clocks of two servers of a cluster are believed to be apart at the most, milliseconds.
+const CLOCK_SKEW_MS: i64 = 1_000;
+
+/// Whose advisories are read.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    /// The site.
+    pub site: Site,
+    /// The JetStream domain of its server, if it has one.
+    pub domain: Option<String>,
+}
+
+/// The server's words (BROKER 3). It sends more than this.
+#[derive(Debug, Deserialize)]
+struct Advisory {
+    #[serde(rename = "type")]
+    kind: String,
+    timestamp: Ts,
+    stream: String,
+    consumer: String,
+    stream_seq: u64,
+    #[serde(default)]
+    deliveries: u32,
+    reason: Option<String>,
+    domain: Option<String>,
+}
+
+/// What an advisory comes to.
+enum Found {
+    /// A letter is wanting.
+    Exhausted(Box<Exhausted>),
+    /// There is nothing to do, for this reason.
+    Nothing(&'static str),
+}
+
+/// Reads advisories until told to stop. One at a time: they are rare, and a letter of the one before counts.
+pub async fn watch<B: Bus>(bus: B, watch: Watch, jobs: mpsc::Sender<Job>, stop: CancellationToken) {
+    let mut delay = Duration::from_millis(100);
+    let mut in_hand = std::collections::VecDeque::new();
+    loop {
+        let step = async {
+            if in_hand.is_empty() {
+                in_hand.extend(bus.fetch(ADVISORY_QUEUE, AT_ONCE, FETCH_WAIT).await?);
+            }
+            while let Some(delivery) = in_hand.front() {
+                if !pass_on(&bus, &watch, delivery, &jobs).await? {
+                    return Ok::<_, Error>(false);
+                }
+                in_hand.pop_front();
+            }
+            Ok(true)
+        };
+        let result = tokio::select! {
+            () = stop.cancelled() => return,
+            result = step => result,
+        };
+        match result {
+            Ok(true) => delay = Duration::from_millis(100),
+            Ok(false) => return,
+            Err(error) => {
+                tracing::warn!(%error, "advisories can't be read, trying again");
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(delay) => delay = (delay * 2).min(Duration::from_secs(5)),
+                }
+            }
+        }
+    }
+}
+
+/// False when the writer is gone.
+async fn pass_on<B: Bus>(
+    bus: &B,
+    watch: &Watch,
+    delivery: &Delivery,
+    jobs: &mpsc::Sender<Job>,
+) -> Result<bool, Error> {
+    match look_into(bus, watch, delivery).await? {
+        Found::Exhausted(exhausted) => {
+            Ok(jobs.send(Job::Do(Work::Exhausted(exhausted))).await.is_ok())
+        }
+        Found::Nothing(why) => {
+            tracing::info!(seq = delivery.seq, why, "an advisory makes no letter");
+            bus.ack(vec![delivery.token.clone()]).await.map(|()| true)
+        }
+    }
+}
+
+async fn look_into<B: Bus>(bus: &B, watch: &Watch, delivery: &Delivery) -> Result<Found, Error> {
+    let Ok(advisory) = serde_json::from_slice::<Advisory>(&delivery.body) else {
+        return Ok(Found::Nothing("it can't be read"));
+    };
+    if let Some(why) = not_ours(watch, &advisory) {
+        return Ok(Found::Nothing(why));
+    }
+    let state = bus.stream(EVENTS).await?;
+    if advisory.stream_seq > state.last_seq {
+        return Ok(Found::Nothing(
+            "the archive was rolled back behind it; what was lost comes again under another sequence",
+        ));
+    }
+    let Some(stored) = archive::at(bus, advisory.stream_seq).await? else {
+        return Ok(Found::Nothing("the archive no longer has its event"));
+    };
+    if stored.received_at_ms > advisory.timestamp.ms() + CLOCK_SKEW_MS {
+        return Ok(Found::Nothing(
+            "its sequence was given out again after it; what was lost comes again under another one",
+        ));
+    }
+    let mut exhausted = exhausted(watch, &advisory, &stored, state.identity.0, delivery, false);
+    match kept_letter(bus, &exhausted.letter.subject()).await? {
+        Kept::None => {}
+        Kept::Retired => return Ok(Found::Nothing("its letter was redriven or purged")),
+        Kept::Of(event_id) if event_id == exhausted.letter.event_id => {
+            return Ok(Found::Nothing("it has a letter"));
+        }
+        Kept::Of(_) => {
+            exhausted = self::exhausted(watch, &advisory, &stored, state.identity.0, delivery, true)
+        }
+    }
+    Ok(Found::Exhausted(Box::new(exhausted)))
+}
+
+fn not_ours(watch: &Watch, advisory: &Advisory) -> Option<&'static str> {
+    let foreign =
+        matches!((&watch.domain, &advisory.domain), (Some(ours), Some(its)) if ours != its);
+    if foreign {
+        return Some("it is another site's");
+    }
+    if advisory.stream != EVENTS {
+        return Some("it is of another stream");
+    }
+    let ours = |role: &RoleName| role.queue() == Some(advisory.consumer.as_str());
+    (!RoleName::ALL.iter().any(ours)).then_some("its consumer is no queue")
+}
+
+/// What `DLQ` holds under a subject.
+enum Kept {
+    None,
+    Retired,
+    Of(String),
+}
+
+async fn kept_letter<B: Bus>(bus: &B, subject: &str) -> Result<Kept, Error> {
+    let stored = bus.read(DLQ, subject, 1, 1, false).await?;
+    let Some(stored) = stored.first() else {
+        return Ok(Kept::None);
+    };
+    if stored.body.is_empty() {
+        return Ok(Kept::Retired);
+    }
+    let letter: Option<Letter> = serde_json::from_slice(&stored.body).ok();
+    Ok(Kept::Of(
+        letter.map(|letter| letter.event_id).unwrap_or_default(),
+    ))
+}
+
+fn exhausted(
+    watch: &Watch,
+    advisory: &Advisory,
+    stored: &Stored,
+    stream_id: i64,
+    delivery: &Delivery,
+    sequence_reused: bool,
+) -> Exhausted {
+    let event = decode(
+        &stored.subject,
+        stored.headers.get("Content-Type"),
+        &stored.body,
+    )
+    .ok();
+    let deliveries = advisory.deliveries.max(1);
+    let said = if advisory.kind.ends_with("terminated") {
+        let reason = advisory.reason.as_deref().unwrap_or("no reason given");
+        format!("a reader of the queue terminated it: {reason}")
+    } else {
+        format!("handed out {deliveries} times, and no reader of the queue ever answered")
+    };
+    // When the queue first had it nobody recorded; not before the archive did.
+    let first_seen = Ts::from_ms(stored.received_at_ms);
+    let mut letter = Letter::of(Dead {
+        site: &watch.site,
+        queue: &advisory.consumer,
+        stream_id,
+        stream_seq: advisory.stream_seq,
+        event: event.as_ref(),
+        subject: &stored.subject,
+        headers: &stored.headers.0,
+        body: &stored.body,
+        attempts: vec![Attempt {
+            at: advisory.timestamp.to_string(),
+            error: said.clone(),
+        }],
+        reason: DeadReason::DeliveryExhausted,
+        first_seen_at: first_seen.to_string(),
+        dead_at: advisory.timestamp.to_string(),
+        sequence_reused,
+    });
+    letter.deliveries = deliveries;
+    Exhausted {
+        letter,
+        cause: event.map(|event: Event| event.id),
+        said,
+        first_seen,
+        advisory_stream: delivery.stream.0,
+        advisory_seq: delivery.seq,
+        token: delivery.token.clone(),
+    }
+}
