@@ -84,6 +84,7 @@ impl Loaded {
         };
         check.all(&config);
         problems.extend(check.problems);
+        name_defaults(&mut problems, &defaults);
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -101,6 +102,21 @@ impl Loaded {
             origins,
             files,
         })
+    }
+}
+
+/// A value that is wrong and has no better help: what is right.
+fn name_defaults(problems: &mut [Problem], defaults: &Dict) {
+    flatten("", defaults, &mut |key, value| {
+        let of_key = problems
+            .iter_mut()
+            .filter(|problem| problem.key == key && problem.help.is_none());
+        for problem in of_key {
+            problem.help = Some(format!("the default is {}", show(value)));
+        }
+    });
+    for problem in problems.iter_mut().filter(|problem| problem.help.is_none()) {
+        problem.help = Some("config/roadcall.toml shows every key with its default".to_owned());
     }
 }
 

@@ -11,3 +11,4 @@ mod simulation;
 mod site;
 mod support;
 mod tidy;
+mod trouble;
