@@ -364,7 +364,7 @@ fn ten_thousand_events_delivered_a_hundred_times_each_have_ten_thousand_effects(
     let seed = 42;
     let mut bench = Bench::new(usize::MAX);
     let fate = |n: u64| {
-        if n % 50 == 0 {
+        if n.is_multiple_of(50) {
             Fate::FailsAtFirst
         } else {
             Fate::Fine
