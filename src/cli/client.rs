@@ -10,6 +10,7 @@ use crate::bus::Headers;
 use crate::bus::jetstream::{self, JetStream};
 use crate::config::{self, Config};
 use crate::node::commands::ACTOR_HEADER;
+use crate::node::preflight;
 use crate::role::permission::Caller;
 
 /// Connects as the configuration says.
@@ -21,6 +22,7 @@ pub(super) async fn connect(config: &Config, name: &str) -> Result<JetStream, Fa
         name: name.to_owned(),
         connect_timeout: config.bus.connect_timeout.0,
         request_timeout: config.bus.request_timeout.0,
+        publish: preflight::publish_form(config),
     });
     Ok(bus.await?)
 }

@@ -157,6 +157,7 @@ pub(super) async fn settle_sync(config: &mut Config, embedded: bool) -> DiskSync
     };
     config.broker.sync_interval = match found {
         DiskSync::Always => "always".to_owned(),
+        DiskSync::Unknown => "unknown".to_owned(),
         found => format!("{}ms", found.interval().as_millis()),
     };
     found

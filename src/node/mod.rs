@@ -21,4 +21,5 @@ pub mod registry;
 pub mod relay;
 mod reload;
 pub mod run;
+mod thread;
 pub mod writer;

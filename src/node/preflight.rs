@@ -3,7 +3,7 @@
 use super::registry;
 use super::run::Error;
 use crate::broker::durability::{DiskSync, archive_on_disk};
-use crate::bus::jetstream::JetStream;
+use crate::bus::jetstream::{Form, JetStream};
 use crate::bus::{self, Bus};
 use crate::config::Config;
 use crate::role::RoleName;
@@ -38,4 +38,13 @@ pub fn inspect_store(config: &Config, role: RoleName) -> Option<Result<store::In
 pub fn sync(config: &Config) -> DiskSync {
     let text = &config.broker.sync_interval;
     DiskSync::ours(text, crate::routing::parse_duration(text))
+}
+
+/// How to publish many messages to that broker.
+#[must_use]
+pub fn publish_form(config: &Config) -> Form {
+    match sync(config) {
+        DiskSync::Every(_) => Form::Pipelined,
+        DiskSync::Always | DiskSync::Unknown => Form::Batches,
+    }
 }

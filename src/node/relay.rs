@@ -64,6 +64,8 @@ pub struct Relay<B> {
     again: VecDeque<i64>,
     /// First row that was never sent by this relay.
     next_n: i64,
+    /// Rows from `next_n` on that were read while the ones before them were on their way.
+    ahead: Vec<OutboxRow>,
     /// `None` until a verification succeeded, and after each failure.
     verified: Option<Seen>,
 }
@@ -92,6 +94,7 @@ impl<B: Bus> Relay<B> {
             filters,
             again: VecDeque::new(),
             next_n: 1,
+            ahead: Vec::new(),
             verified: None,
         })
     }
@@ -110,36 +113,50 @@ impl<B: Bus> Relay<B> {
             self.verify(now, &mut pass).await?;
         }
         let rows = self.next_rows()?;
-        if rows.is_empty() {
+        let Some(last_n) = rows.last().map(|row| row.n) else {
             return Ok(pass);
-        }
-        pass.more = rows.len() == PASS_ROWS_MAX || !self.again.is_empty();
+        };
         let Some(seen) = self.verified.clone() else {
             return Ok(pass);
         };
-        let published = self.bus.publish(rows.iter().map(outgoing).collect()).await;
+        let backlog = self.again.is_empty() && rows.len() == PASS_ROWS_MAX;
+        pass.more = backlog || !self.again.is_empty();
+        let places: Vec<Place> = rows.iter().map(Place::of).collect();
+        let publish = self.bus.publish(rows.into_iter().map(outgoing).collect());
+        // Polled second: the next rows are read while the broker is at work on these.
+        let read = async {
+            match backlog {
+                true => self.reader.outbox(last_n + 1, i64::MAX, PASS_ROWS_MAX),
+                false => Ok(Vec::new()),
+            }
+        };
+        let (published, ahead) = futures::future::join(publish, read).await;
         pass.published = published.acks.len();
         let mut runs = Vec::new();
-        for (row, ack) in rows.iter().zip(&published.acks) {
-            extend(&mut runs, row, ack, &seen, now);
-            if self.again.front() == Some(&row.n) {
+        for (place, ack) in places.iter().zip(&published.acks) {
+            extend(&mut runs, *place, ack, &seen, now);
+            if self.again.front() == Some(&place.n) {
                 self.again.pop_front();
             } else {
-                self.next_n = row.n + 1;
+                self.next_n = place.n + 1;
             }
         }
         if !runs.is_empty() {
             pass.work.push(Work::Published(runs));
         }
-        if let Some(error) = published.stopped {
-            // Some of the rest may be in the stream without our knowing: look before sending again.
-            self.verified = None;
-            pass.stopped = Some(error);
+        match published.stopped {
+            Some(error) => {
+                // Some of the rest may be in the stream without our knowing: look before sending again.
+                self.verified = None;
+                pass.stopped = Some(error);
+            }
+            None => self.ahead = ahead?,
         }
         Ok(pass)
     }
 
-    fn next_rows(&self) -> Result<Vec<OutboxRow>, store::Error> {
+    fn next_rows(&mut self) -> Result<Vec<OutboxRow>, store::Error> {
+        let ahead = std::mem::take(&mut self.ahead);
         if let (Some(&first), Some(&last)) = (self.again.front(), self.again.back()) {
             let rows = self.reader.outbox(first, last, PASS_ROWS_MAX * 4)?;
             let wanted: std::collections::HashSet<i64> = self.again.iter().copied().collect();
@@ -148,6 +165,9 @@ impl<B: Bus> Relay<B> {
                 .filter(|row| wanted.contains(&row.n))
                 .take(PASS_ROWS_MAX)
                 .collect());
+        }
+        if ahead.first().is_some_and(|row| row.n == self.next_n) {
+            return Ok(ahead);
         }
         self.reader.outbox(self.next_n, i64::MAX, PASS_ROWS_MAX)
     }
@@ -172,26 +192,13 @@ impl<B: Bus> Relay<B> {
         for (n, msg_id, subject) in &kept {
             match found.get(msg_id.as_str()) {
                 Some((stream, seq)) => {
-                    let row = OutboxRow {
-                        n: *n,
-                        msg_id: String::new(),
-                        subject: subject.clone(),
-                        headers: Vec::new(),
-                        body: Vec::new(),
-                        expected_last_subject_seq: None,
-                        created_at_ms: 0,
-                    };
                     debug_assert_eq!(stream_of(subject), *stream);
-                    extend(
-                        &mut rewritten,
-                        &row,
-                        &PubAck {
-                            seq: *seq,
-                            duplicate: true,
-                        },
-                        &seen,
-                        now,
-                    );
+                    let place = Place { n: *n, stream };
+                    let ack = PubAck {
+                        seq: *seq,
+                        duplicate: true,
+                    };
+                    extend(&mut rewritten, place, &ack, &seen, now);
                 }
                 None => missing.push_back(*n),
             }
@@ -335,13 +342,29 @@ impl<B: Bus> Relay<B> {
     }
 }
 
-fn outgoing(row: &OutboxRow) -> Outgoing {
+fn outgoing(row: OutboxRow) -> Outgoing {
     Outgoing {
-        subject: row.subject.clone(),
-        headers: Headers(row.headers.clone()),
-        body: Bytes::copy_from_slice(&row.body),
-        msg_id: row.msg_id.clone(),
+        subject: row.subject,
+        headers: Headers(row.headers),
+        body: Bytes::from(row.body),
+        msg_id: row.msg_id,
         expected_last_subject_seq: row.expected_last_subject_seq,
+    }
+}
+
+/// Which row, and where it goes.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    n: i64,
+    stream: &'static str,
+}
+
+impl Place {
+    fn of(row: &OutboxRow) -> Self {
+        Self {
+            n: row.n,
+            stream: stream_of(&row.subject),
+        }
     }
 }
 
@@ -355,20 +378,19 @@ fn stream_of(subject: &str) -> &'static str {
 }
 
 /// Adds an acknowledged row to the runs: to the last one where both numbers go on by one, else as a new one.
-fn extend(runs: &mut Vec<PublishedRun>, row: &OutboxRow, ack: &PubAck, seen: &Seen, now: Ts) {
-    let stream = stream_of(&row.subject);
+fn extend(runs: &mut Vec<PublishedRun>, place: Place, ack: &PubAck, seen: &Seen, now: Ts) {
     if let Some(run) = runs.last_mut()
-        && run.last_n + 1 == row.n
+        && run.last_n + 1 == place.n
         && run.last_seq() + 1 == ack.seq
-        && run.stream == stream
+        && run.stream == place.stream
     {
-        run.last_n = row.n;
+        run.last_n = place.n;
         return;
     }
     runs.push(PublishedRun {
-        first_n: row.n,
-        last_n: row.n,
-        stream: stream.to_owned(),
+        first_n: place.n,
+        last_n: place.n,
+        stream: place.stream.to_owned(),
         stream_id: seen.events.identity.0,
         first_seq: ack.seq,
         server_id: seen.events.server_id.clone(),

@@ -16,6 +16,7 @@ use super::owner;
 use super::preflight::{guard_archive, sync};
 use super::registry::{self, Build};
 use super::relay::Relay;
+use super::thread::on_thread;
 use super::writer::{Job, Shared, Writer};
 use super::{advisories, commands, consumer, publisher};
 use crate::bus;
@@ -173,7 +174,7 @@ pub(super) struct Started {
     commands: Vec<&'static str>,
     pub(super) jobs: mpsc::Sender<Job>,
     writer: std::thread::JoinHandle<Result<(), store::Error>>,
-    relay: std::thread::JoinHandle<()>,
+    relay: std::thread::JoinHandle<Result<(), store::Error>>,
     relay_stop: CancellationToken,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     counts: Arc<Mutex<Counts>>,
@@ -449,7 +450,6 @@ async fn start_role(
             Ok(())
         },
     );
-    let relay = std::thread::spawn(move || drop(relay.join()));
     let tasks = Vec::new();
     // Not aborted at a stop: it ends when the writer lets go of its sender.
     tokio::spawn(consumer::acknowledge(bus.clone(), ack_receiver));
@@ -487,30 +487,4 @@ pub(super) fn settings(config: &Config) -> Settings {
         inbox_horizon: config.archive_max_age() + config.engine.offline_max.0,
         ..Settings::default()
     }
-}
-
-/// Runs a future on a thread with a small runtime of its own. Its failure, or its panic, stops the site.
-fn on_thread<F, Fut>(
-    name: String,
-    stop: CancellationToken,
-    work: F,
-) -> std::thread::JoinHandle<Result<(), store::Error>>
-where
-    F: FnOnce() -> Fut + Send + 'static,
-    Fut: Future<Output = Result<(), store::Error>>,
-{
-    let body = move || {
-        let guard = stop.drop_guard();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime without I/O of its own can always be built");
-        let result = runtime.block_on(work());
-        drop(guard);
-        result
-    };
-    std::thread::Builder::new()
-        .name(name)
-        .spawn(body)
-        .expect("the system has room for a thread at start")
 }

@@ -49,13 +49,16 @@ impl RawStore {
         })
     }
 
-    /// Commits a batch. Events that were seen before are skipped.
+    /// Commits a batch, and forgets the first `published` rows of the outbox. Events that were seen before are skipped.
     ///
     /// # Errors
     /// A store error.
-    pub fn commit(&mut self, rows: &[RawRow<'_>]) -> Result<(), Error> {
+    pub fn commit(&mut self, rows: &[RawRow<'_>], published: u64) -> Result<(), Error> {
         let write = |connection: &Connection| -> rusqlite::Result<()> {
             connection.execute_batch("BEGIN IMMEDIATE")?;
+            connection
+                .prepare_cached("DELETE FROM outbox WHERE n <= ?1")?
+                .execute(params![published as i64])?;
             for row in rows {
                 let new = connection
                     .prepare_cached(
@@ -78,18 +81,6 @@ impl RawStore {
             connection.execute_batch("COMMIT")
         };
         write(&self.connection).map_err(|error| Error::sqlite("committing", &self.path, &error))
-    }
-
-    /// Forgets outbox rows that were published.
-    ///
-    /// # Errors
-    /// A store error.
-    pub fn published(&mut self, up_to: u64) -> Result<(), Error> {
-        self.connection
-            .prepare_cached("DELETE FROM outbox WHERE n <= ?1")
-            .and_then(|mut statement| statement.execute(params![up_to as i64]))
-            .map_err(|error| Error::sqlite("forgetting", &self.path, &error))?;
-        Ok(())
     }
 }
 

@@ -122,6 +122,7 @@ async fn dial(url: &str) -> JetStream {
         name: "process".to_owned(),
         connect_timeout: Duration::from_secs(5),
         request_timeout: Duration::from_secs(5),
+        publish: jetstream::Form::default(),
     };
     JetStream::connect(config).await.expect("connected")
 }

@@ -23,6 +23,8 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
+pub use publish::Form;
+
 use super::{
     AckToken, Bus, DLQ, Delivery, EVENTS, Error, Headers, Outgoing, Published, QueueState, Stored,
     StreamId, StreamState, stream_of_queue,
@@ -48,6 +50,8 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// For each request to the server.
     pub request_timeout: Duration,
+    /// How to publish many messages.
+    pub publish: Form,
 }
 
 /// A connection to a site's broker. Clones share it.
@@ -61,6 +65,7 @@ struct Inner {
     client: Client,
     epoch: Arc<AtomicU64>,
     request_timeout: Duration,
+    publish: Form,
     pulls: Mutex<HashMap<String, Arc<Mutex<pull::Slot>>>>,
     /// API level and whether `EVENTS` takes atomic batches, with the epoch they were read in.
     features: Mutex<Option<(u64, Features)>>,
@@ -119,6 +124,7 @@ impl JetStream {
             client,
             epoch,
             request_timeout: config.request_timeout,
+            publish: config.publish,
             pulls: Mutex::default(),
             features: Mutex::default(),
         };

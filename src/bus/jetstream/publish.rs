@@ -1,11 +1,13 @@
 //! Publishing: in atomic batches where the server takes them, else pipelined, always with every PubAck awaited.
 
+use std::collections::VecDeque;
+
 use async_nats::HeaderMap;
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::{Features, JetStream, stream_of};
+use super::{JetStream, stream_of};
 use crate::bus::{ATOMIC_BATCH_MAX, Error, Outgoing, PubAck, Published};
 
 /// A batch holds an id that the dedup window knows (BROKER 7): its messages go one by one.
@@ -15,157 +17,203 @@ const TOO_MANY_BATCHES: u64 = 10210;
 /// The expected last sequence of a subject does not hold: for a letter that may only fill a gap, one is there.
 const WRONG_LAST_SEQUENCE: u64 = 10071;
 
+/// Fewer messages than these go one by one: a batch costs four syncs, however small (BROKER 7).
+const BATCH_MIN: usize = 5;
+/// Single publishes on their way at once.
+const IN_FLIGHT: usize = 512;
+
+/// Which way to publish many messages is the quicker one on a broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Form {
+    /// Atomic batches: for a broker that syncs before it acknowledges, which costs a sync per single message but few per
+    /// batch (BROKER 7). Where nothing is known it is the safe choice.
+    #[default]
+    Batches,
+    /// Single messages, many on their way: for a broker known to sync later, where staging a batch is the dearer way.
+    Pipelined,
+}
+
 impl JetStream {
     pub(super) async fn publish_all(&self, messages: Vec<Outgoing>) -> Published {
         let mut acks = Vec::with_capacity(messages.len());
-        let features = match self.features().await {
-            Ok(features) => features,
-            Err(error) => {
-                return Published {
-                    acks,
-                    stopped: Some(error),
-                };
-            }
-        };
-        let mut rest = messages.as_slice();
-        while !rest.is_empty() {
-            let (chunk, behind) = rest.split_at(chunk_len(rest));
-            let result = self.publish_chunk(chunk, features, &mut acks).await;
-            if let Err(error) = result {
-                return Published {
-                    acks,
-                    stopped: Some(error),
-                };
-            }
-            rest = behind;
-        }
-        Published {
-            acks,
-            stopped: None,
-        }
+        let stopped = self.publish_parts(&messages, &mut acks).await.err();
+        Published { acks, stopped }
     }
 
-    async fn publish_chunk(
+    async fn publish_parts(
         &self,
-        chunk: &[Outgoing],
-        features: Features,
+        messages: &[Outgoing],
         acks: &mut Vec<PubAck>,
     ) -> Result<(), Error> {
-        // Letters carry expectations that a batch can't, and are rare.
-        let batch = features.atomic
-            && chunk.len() > 1
-            && stream_of(&chunk[0].subject) == crate::bus::EVENTS;
-        if batch {
-            match self.publish_batch(chunk).await {
+        let features = self.features().await?;
+        let batches = features.atomic && self.inner.publish == Form::Batches;
+        for part in
+            messages.chunk_by(|one, next| stream_of(&one.subject) == stream_of(&next.subject))
+        {
+            // Letters carry expectations that a batch can't, and are rare.
+            let events = stream_of(&part[0].subject) == crate::bus::EVENTS;
+            if batches && events && part.len() >= BATCH_MIN {
+                self.publish_batches(part, acks).await?;
+            } else {
+                self.publish_singly(part, acks).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Atomic batches, one after the other: while the server commits one, the next is already on its way, but it is
+    /// committed only when the one before it is acknowledged. So the order holds whatever becomes of a batch; one that
+    /// is never committed the server forgets by itself.
+    async fn publish_batches(
+        &self,
+        messages: &[Outgoing],
+        acks: &mut Vec<PubAck>,
+    ) -> Result<(), Error> {
+        let mut chunks = messages.chunks(ATOMIC_BATCH_MAX);
+        let mut open = match chunks.next() {
+            Some(chunk) => Some(self.open_batch(chunk).await?),
+            None => None,
+        };
+        while let Some(batch) = open {
+            let next = async {
+                match chunks.next() {
+                    Some(chunk) => self.open_batch(chunk).await.map(Some),
+                    None => Ok(None),
+                }
+            };
+            let (committed, opened) = futures::future::join(self.commit_batch(&batch), next).await;
+            match committed {
                 Ok(last_seq) => {
-                    let first_seq = last_seq + 1 - chunk.len() as u64;
-                    acks.extend((first_seq..=last_seq).map(|seq| PubAck {
+                    let first_seq = last_seq + 1 - batch.messages.len() as u64;
+                    let ack = |seq| PubAck {
                         seq,
                         duplicate: false,
-                    }));
-                    return Ok(());
+                    };
+                    acks.extend((first_seq..=last_seq).map(ack));
                 }
                 Err(Error::Refused {
                     code: DUPLICATE_IN_BATCH | TOO_MANY_BATCHES,
                     ..
-                }) => {}
+                }) => self.publish_singly(batch.messages, acks).await?,
                 Err(error) => return Err(error),
             }
+            open = opened?;
         }
-        self.publish_singly(chunk, acks).await
+        Ok(())
     }
 
-    /// One atomic batch; returns the sequence of its last message.
-    async fn publish_batch(&self, chunk: &[Outgoing]) -> Result<u64, Error> {
-        let client = &self.inner.client;
-        let batch_id = uuid::Uuid::new_v4().simple().to_string();
-        let unavailable = |error: String| Error::Unavailable(error);
-        for (index, message) in chunk.iter().enumerate() {
-            let mut headers = header_map(message);
-            headers.insert("Nats-Batch-Id", batch_id.as_str());
-            headers.insert("Nats-Batch-Sequence", (index + 1).to_string());
-            let (subject, body) = (message.subject.clone(), message.body.clone());
-            if index + 1 < chunk.len() {
-                client
-                    .publish_with_headers(subject, headers, body)
-                    .await
-                    .map_err(|error| unavailable(error.to_string()))?;
-                continue;
-            }
-            headers.insert("Nats-Batch-Commit", "1");
-            let reply = client
-                .request_with_headers(subject, headers, body)
-                .await
-                .map_err(|error| unavailable(error.to_string()))?;
-            return read_batch_ack(&reply.payload, chunk.len());
+    /// Sends all of a batch but its last message.
+    async fn open_batch<'m>(&self, messages: &'m [Outgoing]) -> Result<OpenBatch<'m>, Error> {
+        let batch = OpenBatch {
+            id: uuid::Uuid::new_v4().simple().to_string(),
+            messages,
+        };
+        for index in 0..messages.len() - 1 {
+            let (subject, headers, body) = batch.part(index);
+            let sent = self
+                .inner
+                .client
+                .publish_with_headers(subject, headers, body);
+            sent.await
+                .map_err(|error| Error::Unavailable(error.to_string()))?;
         }
-        Err(unavailable("an empty batch".to_owned()))
+        Ok(batch)
+    }
+
+    /// Sends the last message, which commits the batch; returns its sequence.
+    async fn commit_batch(&self, batch: &OpenBatch<'_>) -> Result<u64, Error> {
+        let (subject, mut headers, body) = batch.part(batch.messages.len() - 1);
+        headers.insert("Nats-Batch-Commit", "1");
+        let commit = self
+            .inner
+            .client
+            .request_with_headers(subject, headers, body);
+        let reply = commit
+            .await
+            .map_err(|error| Error::Unavailable(error.to_string()))?;
+        read_batch_ack(&reply.payload, batch.messages.len())
     }
 
     async fn publish_singly(
         &self,
-        chunk: &[Outgoing],
+        messages: &[Outgoing],
         acks: &mut Vec<PubAck>,
     ) -> Result<(), Error> {
         let context = async_nats::jetstream::context::ContextBuilder::new()
             .timeout(self.inner.request_timeout)
             .build(self.inner.client.clone());
-        let mut in_flight: Vec<PublishAckFuture> = Vec::with_capacity(chunk.len());
-        let mut stopped = None;
-        for message in chunk {
-            let sent = context.publish_with_headers(
-                message.subject.clone(),
-                full_headers(message),
-                message.body.clone(),
-            );
+        let mut in_flight: VecDeque<(&Outgoing, PublishAckFuture)> =
+            VecDeque::with_capacity(IN_FLIGHT);
+        let mut failed = None;
+        for message in messages {
+            if in_flight.len() == IN_FLIGHT
+                && let Some((oldest, ack)) = in_flight.pop_front()
+            {
+                match single_ack(oldest, ack).await {
+                    Ok(ack) => acks.push(ack),
+                    Err(error) => {
+                        failed = Some(error);
+                        break;
+                    }
+                }
+            }
+            let (subject, headers) = (message.subject.clone(), full_headers(message));
+            let sent = context.publish_with_headers(subject, headers, message.body.clone());
             match sent.await {
-                Ok(ack) => in_flight.push(ack),
+                Ok(ack) => in_flight.push_back((message, ack)),
                 Err(error) => {
-                    stopped = Some(Error::Unavailable(error.to_string()));
+                    failed = Some(Error::Unavailable(error.to_string()));
                     break;
                 }
             }
         }
-        // Awaited in order; after the first failure the rest is awaited too, so that no ack is left behind unread, but
-        // counts as not acknowledged: the relay's marks have no holes.
-        let mut failed = None;
-        for (message, ack) in chunk.iter().zip(in_flight) {
-            let result = ack.await;
-            if failed.is_some() {
-                continue;
-            }
-            match result {
-                Ok(ack) => acks.push(PubAck {
-                    seq: ack.sequence,
-                    duplicate: ack.duplicate,
-                }),
-                Err(error) => match publish_error(&error) {
-                    Error::Refused {
-                        code: WRONG_LAST_SEQUENCE,
-                        ..
-                    } if message.expected_last_subject_seq.is_some() => {
-                        acks.push(PubAck {
-                            seq: 0,
-                            duplicate: true,
-                        });
-                    }
-                    error => failed = Some(error),
-                },
+        // After a failure the rest is awaited too, so that no ack is left behind unread, but counts as not acknowledged:
+        // the relay's marks have no holes.
+        for (message, ack) in in_flight {
+            match (single_ack(message, ack).await, &failed) {
+                (Ok(ack), None) => acks.push(ack),
+                (Err(error), None) => failed = Some(error),
+                (_, Some(_)) => {}
             }
         }
-        failed.or(stopped).map_or(Ok(()), Err)
+        failed.map_or(Ok(()), Err)
     }
 }
 
-/// How many messages from the front go together: one stream, at most a batch, and expectations alone.
-fn chunk_len(messages: &[Outgoing]) -> usize {
-    let stream = stream_of(&messages[0].subject);
-    messages
-        .iter()
-        .take(ATOMIC_BATCH_MAX)
-        .take_while(|message| stream_of(&message.subject) == stream)
-        .count()
-        .max(1)
+/// A batch of which the server has all but the last message.
+struct OpenBatch<'m> {
+    id: String,
+    messages: &'m [Outgoing],
+}
+
+impl OpenBatch<'_> {
+    fn part(&self, index: usize) -> (String, HeaderMap, Bytes) {
+        let message = &self.messages[index];
+        let mut headers = header_map(message);
+        headers.insert("Nats-Batch-Id", self.id.as_str());
+        headers.insert("Nats-Batch-Sequence", (index + 1).to_string());
+        (message.subject.clone(), headers, message.body.clone())
+    }
+}
+
+/// Awaits the answer to a single publish. What was to fill a gap that is filled counts as acknowledged.
+async fn single_ack(message: &Outgoing, ack: PublishAckFuture) -> Result<PubAck, Error> {
+    match ack.await {
+        Ok(ack) => Ok(PubAck {
+            seq: ack.sequence,
+            duplicate: ack.duplicate,
+        }),
+        Err(error) => match publish_error(&error) {
+            Error::Refused {
+                code: WRONG_LAST_SEQUENCE,
+                ..
+            } if message.expected_last_subject_seq.is_some() => Ok(PubAck {
+                seq: 0,
+                duplicate: true,
+            }),
+            error => Err(error),
+        },
+    }
 }
 
 fn header_map(message: &Outgoing) -> HeaderMap {

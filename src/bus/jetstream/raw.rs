@@ -2,17 +2,20 @@
 //! message ids and nothing else. No promise of Roadcall's holds here.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::context::PublishAckFuture;
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 
 use crate::bus::{ATOMIC_BATCH_MAX, EVENTS, Error};
 
 /// Publishes on their way at once.
 const IN_FLIGHT: usize = 256;
+/// How long a batch waits for one more message.
+const FILL: Duration = Duration::from_millis(1);
 /// Messages that the server may send ahead.
 const AHEAD: usize = 1024;
 
@@ -148,7 +151,7 @@ pub struct RawPull {
 }
 
 impl RawPull {
-    /// Waits for a message and takes what else is there, up to `max`.
+    /// Waits for a message and takes what else comes within [`FILL`] of the one before, up to `max`.
     ///
     /// # Errors
     /// The pull broke.
@@ -171,9 +174,9 @@ impl RawPull {
             if taken.len() == max {
                 return Ok(taken);
             }
-            match self.messages.next().now_or_never() {
-                Some(next) => item = next,
-                None => return Ok(taken),
+            match tokio::time::timeout(FILL, self.messages.next()).await {
+                Ok(next) => item = next,
+                Err(_) => return Ok(taken),
             }
         }
     }

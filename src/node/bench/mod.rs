@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::bus::jetstream::raw::{Raw, RawMessage};
-use crate::bus::jetstream::{self, JetStream};
+use crate::bus::jetstream::{self, Form, JetStream};
 use crate::bus::topology::{self, Desired, QueueSpec};
 use crate::bus::{self, Bus};
 use crate::event::{Codec, Event, Id, Site, ids};
@@ -144,7 +144,11 @@ targets = [{ queue = "tracking-queue" }]
 /// # Errors
 /// The broker or a database failed.
 pub async fn run(options: &Options, sync_mode: &str, tell: impl Fn(&str)) -> Result<Report, Error> {
-    let bus = connect(&options.url).await?;
+    let form = match sync_mode {
+        "always" => Form::Batches,
+        _ => Form::Pipelined,
+    };
+    let bus = connect(&options.url, form).await?;
     let routes = Routes::parse(RULES).map_err(|error| Error::Bench(error.to_string()))?;
     make_topology(&bus).await?;
     let raw = Raw::connect(&options.url).await?;
@@ -153,7 +157,7 @@ pub async fn run(options: &Options, sync_mode: &str, tell: impl Fn(&str)) -> Res
     tell("raw fetch and ack");
     let fetch_ack = raw::fetch_ack(&raw, options).await?;
     tell("hand-written loop");
-    let hand_written = raw::hand_written_loop(&raw, options).await?;
+    let hand_written = raw::hand_written_loop(&raw, options, form).await?;
     let bench = pipeline::Bench::new(bus, options, routes);
     tell("roadcall: loop");
     let whole = bench.whole_loop().await?;
@@ -188,13 +192,14 @@ pub async fn run(options: &Options, sync_mode: &str, tell: impl Fn(&str)) -> Res
     })
 }
 
-async fn connect(url: &str) -> Result<JetStream, Error> {
+async fn connect(url: &str, publish: Form) -> Result<JetStream, Error> {
     let config = jetstream::Config {
         url: url.to_owned(),
         credentials: None,
         name: "roadcall-bench".to_owned(),
         connect_timeout: Duration::from_secs(5),
         request_timeout: Duration::from_secs(10),
+        publish,
     };
     Ok(JetStream::connect(config).await?)
 }

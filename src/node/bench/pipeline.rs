@@ -15,6 +15,7 @@ use crate::node::clock::Clock;
 use crate::node::engine::{Counts, Engine, Settings, SharedRoutes};
 use crate::node::latency::Latency;
 use crate::node::relay::Relay;
+use crate::node::thread::on_thread;
 use crate::node::writer::{Job, Shared, Writer};
 use crate::node::{consumer, publisher};
 use crate::role::permission::{Caller, Permission, Scope};
@@ -326,9 +327,11 @@ impl<'a> Bench<'a> {
             clock: Clock,
             shared,
         };
-        let mut threads = vec![on_thread(stop.clone(), move || {
-            writer.run(receiver, ready)
-        })?];
+        let mut threads = vec![on_thread(
+            format!("{name}-writer"),
+            stop.clone(),
+            move || writer.run(receiver, ready),
+        )];
         // An error means that the writer ended: `until_handled` sees it.
         let _ = is_ready.await;
         let relay_stop = CancellationToken::new();
@@ -340,10 +343,15 @@ impl<'a> Bench<'a> {
                 clock: Clock,
             };
             let (weak, stopping) = (jobs.downgrade(), relay_stop.clone());
-            threads.push(on_thread(CancellationToken::new(), move || async move {
-                publisher::publish(relay, settings, weak, stopping).await;
-                Ok(())
-            })?);
+            let thread = format!("{name}-relay");
+            threads.push(on_thread(
+                thread,
+                CancellationToken::new(),
+                move || async move {
+                    publisher::publish(relay, settings, weak, stopping).await;
+                    Ok(())
+                },
+            ));
         }
         tokio::spawn(consumer::acknowledge(self.bus.clone(), ack_receiver));
         let consumer = queue.map(|queue| {
@@ -375,24 +383,4 @@ async fn make(producer: &Running, first: u64, count: u64) -> Result<(), Error> {
     let (asker, _) = oneshot::channel();
     let sent = producer.jobs.send(Job::Ask(Box::new(command), asker)).await;
     sent.map_err(|_| Error::Bench("the producer's writer ended, its log says why".to_owned()))
-}
-
-fn on_thread<F, Fut>(
-    stop: CancellationToken,
-    work: F,
-) -> Result<std::thread::JoinHandle<Result<(), store::Error>>, Error>
-where
-    F: FnOnce() -> Fut + Send + 'static,
-    Fut: Future<Output = Result<(), store::Error>>,
-{
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Error::Bench(format!("no runtime: {error}")))?;
-    Ok(std::thread::spawn(move || {
-        let guard = stop.drop_guard();
-        let result = runtime.block_on(work());
-        drop(guard);
-        result
-    }))
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::{BACKLOG, Error, Options, database, entity, message, per_second, site};
+use crate::bus::jetstream::Form;
 use crate::bus::jetstream::raw::{Raw, RawDelivery, RawMessage};
 use crate::event::{Base, Event, IncidentRated, RatedBy, Stars, Ts, ids};
 use crate::node::clock::Clock;
@@ -120,8 +121,13 @@ struct FollowUpDetail<'a> {
     expired_at: &'a str,
 }
 
-/// Fetch a batch, commit its rows, publish its follow-ups, acknowledge; one after the other.
-pub(super) async fn hand_written_loop(raw: &Raw, options: &Options) -> Result<u64, Error> {
+/// Fetch a batch, commit its rows, publish its follow-ups in the quicker form, acknowledge; one after the other. What was
+/// published is forgotten in the next batch's commit, so that each batch costs one sync.
+pub(super) async fn hand_written_loop(
+    raw: &Raw,
+    options: &Options,
+    form: Form,
+) -> Result<u64, Error> {
     let mut store = RawStore::open(&database(&options.dir, "hand-written"))?;
     let mut pull = raw.pull("bench-hand-written", BACKLOG).await?;
     let began = Instant::now();
@@ -142,12 +148,14 @@ pub(super) async fn hand_written_loop(raw: &Raw, options: &Options) -> Result<u6
                 follow_up: (&message.subject, &message.msg_id, &message.body),
             })
             .collect();
-        store.commit(&rows)?;
+        store.commit(&rows, done)?;
         let messages: Vec<RawMessage> =
             follow_ups.into_iter().map(|(_, message)| message).collect();
-        raw.publish_in_batches(&messages).await?;
+        match form {
+            Form::Batches => raw.publish_in_batches(&messages).await?,
+            Form::Pipelined => raw.publish_singly(&messages).await?,
+        }
         done += taken.len() as u64;
-        store.published(done)?;
         pull.ack(&taken).await?;
     }
     pull.flush().await?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use roadcall::broker::{Options, Running, start};
-use roadcall::bus::jetstream::{Config, JetStream};
+use roadcall::bus::jetstream::{Config, Form, JetStream};
 use tempfile::TempDir;
 
 /// The nats-server that `make broker` fetches.
@@ -67,6 +67,7 @@ pub async fn connect(site: &Site) -> JetStream {
         name: "test".to_owned(),
         connect_timeout: Duration::from_secs(5),
         request_timeout: Duration::from_secs(5),
+        publish: Form::default(),
     };
     JetStream::connect(config).await.expect("connected")
 }

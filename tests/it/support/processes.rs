@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{eventually, free_port, nats_server};
 use roadcall::bus::Bus;
-use roadcall::bus::jetstream::{Config, JetStream};
+use roadcall::bus::jetstream::{Config, Form, JetStream};
 
 /// The roles of this build.
 pub const ROLES: [&str; 5] = ["incident", "vendor", "match", "tracking", "audit"];
@@ -154,6 +154,7 @@ impl Processes {
                 name: "test".to_owned(),
                 connect_timeout: Duration::from_secs(2),
                 request_timeout: Duration::from_secs(2),
+                publish: Form::default(),
             })
             .await
             .ok()
