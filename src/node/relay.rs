@@ -16,8 +16,12 @@ use crate::bus::{self, Bus, DLQ, EVENTS, Headers, Outgoing, PubAck, StreamState}
 use crate::event::{Site, Source, Ts};
 use crate::store::{self, OutboxRow, PublishedRun, Reader};
 
-/// Outbox rows read and published in one pass.
-const PASS_ROWS_MAX: usize = 1024;
+/// Outbox rows published in one pass: many, because the connection falls idle from one pass to the next.
+const PASS_ROWS_MAX: usize = 4096;
+/// Rows read at a time: few, because what is on its way meanwhile has to be answered too.
+const READ_ROWS: usize = 256;
+/// Bytes of bodies in one pass, give or take one reading.
+const PASS_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Stored messages read at a time while verifying.
 const VERIFY_ROWS: usize = 4096;
 
@@ -119,14 +123,14 @@ impl<B: Bus> Relay<B> {
         let Some(seen) = self.verified.clone() else {
             return Ok(pass);
         };
-        let backlog = self.again.is_empty() && rows.len() == PASS_ROWS_MAX;
+        let backlog = self.again.is_empty() && rows.len() >= READ_ROWS;
         pass.more = backlog || !self.again.is_empty();
         let places: Vec<Place> = rows.iter().map(Place::of).collect();
         let publish = self.bus.publish(rows.into_iter().map(outgoing).collect());
         // Polled second: the next rows are read while the broker is at work on these.
         let read = async {
             match backlog {
-                true => self.reader.outbox(last_n + 1, i64::MAX, PASS_ROWS_MAX),
+                true => self.read_from(last_n + 1).await,
                 false => Ok(Vec::new()),
             }
         };
@@ -155,21 +159,37 @@ impl<B: Bus> Relay<B> {
         Ok(pass)
     }
 
+    /// Rows from `n` on, as many as fit a pass; lets others go on between readings.
+    async fn read_from(&self, mut n: i64) -> Result<Vec<OutboxRow>, store::Error> {
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        while rows.len() < PASS_ROWS_MAX && bytes < PASS_BYTES_MAX {
+            let read = self.reader.outbox(n, i64::MAX, READ_ROWS)?;
+            let (end, last) = (read.len() < READ_ROWS, read.last().map(|row| row.n));
+            bytes += read.iter().map(|row| row.body.len()).sum::<usize>();
+            rows.extend(read);
+            match last {
+                Some(last) if !end => n = last + 1,
+                _ => break,
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(rows)
+    }
+
     fn next_rows(&mut self) -> Result<Vec<OutboxRow>, store::Error> {
         let ahead = std::mem::take(&mut self.ahead);
         if let (Some(&first), Some(&last)) = (self.again.front(), self.again.back()) {
-            let rows = self.reader.outbox(first, last, PASS_ROWS_MAX * 4)?;
+            let rows = self.reader.outbox(first, last, PASS_ROWS_MAX)?;
             let wanted: std::collections::HashSet<i64> = self.again.iter().copied().collect();
             return Ok(rows
                 .into_iter()
                 .filter(|row| wanted.contains(&row.n))
-                .take(PASS_ROWS_MAX)
                 .collect());
         }
         if ahead.first().is_some_and(|row| row.n == self.next_n) {
             return Ok(ahead);
         }
-        self.reader.outbox(self.next_n, i64::MAX, PASS_ROWS_MAX)
+        self.reader.outbox(self.next_n, i64::MAX, READ_ROWS)
     }
 
     /// Compares the kept outbox with the archive. What is there is marked, what is not is sent again.
@@ -221,8 +241,11 @@ impl<B: Bus> Relay<B> {
             // Keeps the bookmark of what was published before the kept tail.
             rewritten.extend(runs.into_iter().rfind(|run| run.last_n < *first_n));
         }
-        self.next_n = kept.last().map_or(self.next_n, |(n, ..)| n + 1);
+        // Behind the last one that is there nothing was ever sent, or all of it is gone: the relay goes on from there.
+        self.next_n = rewritten.last().map_or(*first_n, |run| run.last_n + 1);
+        missing.retain(|n| *n < self.next_n);
         self.again = missing;
+        self.ahead.clear();
         self.verified = Some(seen);
         pass.work.push(Work::Verified(rewritten));
         Ok(())

@@ -20,7 +20,7 @@ const WRONG_LAST_SEQUENCE: u64 = 10071;
 /// Fewer messages than these go one by one: a batch costs four syncs, however small (BROKER 7).
 const BATCH_MIN: usize = 5;
 /// Single publishes on their way at once.
-const IN_FLIGHT: usize = 512;
+const IN_FLIGHT: usize = 1024;
 
 /// Which way to publish many messages is the quicker one on a broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
