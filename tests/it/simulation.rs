@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use futures::FutureExt;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -348,7 +347,7 @@ impl Process {
 }
 
 fn done<F: Future>(future: F) -> F::Output {
-    future.now_or_never().expect("the model never waits")
+    futures::executor::block_on(future)
 }
 
 fn counts_down(crash_in: &mut Option<u32>) -> bool {
