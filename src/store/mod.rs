@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use rusqlite::params;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension};
 
 pub use effect::{EffectCall, EffectClass, EffectOutcome, PendingEffect};
@@ -351,6 +352,8 @@ impl Store {
 }
 
 fn configure(connection: &Connection, synchronous: Synchronous) -> rusqlite::Result<()> {
+    // Else SQLite, built with STAT4, plans a statement anew for each value that it is given for a range.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // WAL: the relay reads while the writer writes. FULL: a commit survives a power cut (DESIGN promise 1).
     let mode = match synchronous {
         Synchronous::Full => "FULL",

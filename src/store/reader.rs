@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::outbox::split_headers;
@@ -32,6 +33,10 @@ impl Reader {
         .map_err(fail)?;
         connection
             .busy_timeout(Duration::from_secs(5))
+            .map_err(fail)?;
+        // As the writer has it: a statement is planned once.
+        connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
             .map_err(fail)?;
         Ok(Self {
             connection,
