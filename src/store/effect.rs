@@ -74,19 +74,20 @@ pub struct PendingEffect {
 }
 
 impl Store {
+    /// False when the key is there already.
     pub(super) fn add_effect(
         &self,
         call: &EffectCall,
         origin: &Origin,
         now_ms: i64,
-    ) -> Result<(), Error> {
-        self.run(
+    ) -> Result<bool, Error> {
+        let added = self.run(
             "adding an effect",
             "INSERT INTO effect (key, kind, class, request, origin, created_at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (key) DO NOTHING",
             params![call.key, call.kind, call.class.code(), call.request.to_string(), origin.write(), now_ms],
         )?;
-        Ok(())
+        Ok(added > 0)
     }
 
     /// A pending call by its key.
@@ -97,12 +98,65 @@ impl Store {
         Ok(self.effects("WHERE key = ?1", params![key])?.pop())
     }
 
-    /// All pending calls, oldest first: what a start must run again.
+    /// All calls without a result, oldest first: what a start must run again.
     ///
     /// # Errors
     /// A store error.
     pub fn pending_effects(&self) -> Result<Vec<PendingEffect>, Error> {
-        self.effects("ORDER BY created_at_ms, key", ())
+        self.effects("WHERE outcome IS NULL ORDER BY created_at_ms, key", ())
+    }
+
+    /// Keeps a result that could not be handled, to be tried again at `due_at_ms`; inside a step.
+    ///
+    /// # Errors
+    /// A store error.
+    pub fn put_result_off(
+        &self,
+        key: &str,
+        outcome: &EffectOutcome,
+        due_at_ms: i64,
+    ) -> Result<(), Error> {
+        let outcome = serde_json::to_string(outcome)
+            .map_err(|error| self.error(Class::Defect, "keeping a result", error.to_string()))?;
+        self.run(
+            "keeping a result",
+            "UPDATE effect SET outcome = ?2, due_at_ms = ?3 WHERE key = ?1",
+            params![key, outcome, due_at_ms],
+        )?;
+        Ok(())
+    }
+
+    /// Kept results whose time has come, at most `max`, the longest due first.
+    ///
+    /// # Errors
+    /// A store error.
+    pub fn due_results(
+        &self,
+        now_ms: i64,
+        max: usize,
+    ) -> Result<Vec<(String, EffectOutcome)>, Error> {
+        let rows = self.rows(
+            "reading kept results",
+            "SELECT key, outcome FROM effect WHERE due_at_ms <= ?1 ORDER BY due_at_ms, key LIMIT ?2",
+            params![now_ms, max as i64],
+            |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)),
+        )?;
+        let read = |(key, text): (String, String)| {
+            let outcome = serde_json::from_str(&text).map_err(|error| {
+                self.error(Class::Defect, "reading a kept result", error.to_string())
+            })?;
+            Ok((key, outcome))
+        };
+        rows.into_iter().map(read).collect()
+    }
+
+    /// When the first kept result is due, Unix milliseconds.
+    ///
+    /// # Errors
+    /// A store error.
+    pub fn next_result_due(&self) -> Result<Option<i64>, Error> {
+        let sql = "SELECT min(due_at_ms) FROM effect WHERE due_at_ms IS NOT NULL";
+        Ok(self.value("reading kept results", sql, ())?.flatten())
     }
 
     fn effects(

@@ -20,8 +20,8 @@ mod waiting;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use rusqlite::params;
 use rusqlite::config::DbConfig;
+pub use rusqlite::params;
 use rusqlite::{Connection, OptionalExtension};
 
 pub use effect::{EffectCall, EffectClass, EffectOutcome, PendingEffect};

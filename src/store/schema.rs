@@ -83,8 +83,12 @@ CREATE TABLE effect (
     class INTEGER NOT NULL,
     request TEXT NOT NULL,
     origin TEXT NOT NULL,
-    created_at_ms INTEGER NOT NULL
+    created_at_ms INTEGER NOT NULL,
+    -- A result that the role could not handle yet, and when it is tried again.
+    outcome TEXT,
+    due_at_ms INTEGER
 ) WITHOUT ROWID;
+CREATE INDEX effect_due ON effect (due_at_ms) WHERE due_at_ms IS NOT NULL;
 
 -- Replies of state-changing commands, so that a retry under the same clientRequestId gets the first answer.
 CREATE TABLE reply (

@@ -278,9 +278,10 @@ impl<'a> Tx<'a> {
     /// # Errors
     /// A store error.
     pub fn effect(&mut self, call: EffectCall) -> Result<(), Error> {
-        self.store
-            .add_effect(&call, &self.context.origin, self.context.now.ms())?;
-        self.output.effects.push(call);
+        let (origin, now_ms) = (&self.context.origin, self.context.now.ms());
+        if self.store.add_effect(&call, origin, now_ms)? {
+            self.output.effects.push(call);
+        }
         Ok(())
     }
 

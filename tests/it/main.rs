@@ -4,6 +4,7 @@ mod advisories;
 mod conformance;
 mod crash;
 mod death;
+mod effects;
 mod engine;
 mod processes;
 mod scenarios;

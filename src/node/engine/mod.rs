@@ -258,6 +258,7 @@ impl Engine {
     ) -> Result<(), store::Error> {
         self.waits = self.store.anything_waits()?;
         self.run_due_timers(now, output)?;
+        self.run_due_results(now, output)?;
         self.run_due_waiting(now, output)?;
         for item in work {
             match item {
@@ -289,7 +290,8 @@ impl Engine {
     pub fn next_due(&self) -> Result<Option<Ts>, store::Error> {
         let timer = self.store.next_timer_due()?;
         let waiting = self.store.next_waiting_due()?;
-        Ok([timer, waiting, self.upkeep.next_ms()]
+        let result = self.store.next_result_due()?;
+        Ok([timer, waiting, result, self.upkeep.next_ms()]
             .into_iter()
             .flatten()
             .min()
@@ -366,6 +368,13 @@ impl Engine {
         Ok(())
     }
 
+    fn run_due_results(&mut self, now: Ts, output: &mut StepOutput) -> Result<(), store::Error> {
+        for (key, outcome) in self.store.due_results(now.ms(), self.settings.batch_max)? {
+            self.effect_result(&key, &outcome, now, output)?;
+        }
+        Ok(())
+    }
+
     fn effect_result(
         &mut self,
         key: &str,
@@ -396,10 +405,12 @@ impl Engine {
                 self.store.remove_effect(key)?;
                 self.collect(done, output);
             }
-            // The row stays: the call is made again under its key after the next start, and its result comes here.
+            // The call is not made again for that: its result is kept and handled later.
             Err(error) => {
                 self.counts.failed += 1;
-                tracing::error!(role = %self.role.name(), effect = key, %error, "the result of an effect could not be handled");
+                tracing::error!(role = %self.role.name(), effect = key, %error, "the result of an effect could not be handled, put off");
+                let due_at_ms = now.ms() + millis(self.settings.retry_delay);
+                self.store.put_result_off(key, outcome, due_at_ms)?;
             }
         }
         Ok(())
