@@ -29,6 +29,9 @@ pub(super) struct Bench {
     /// Inbox rows that are there before: the cost of an event should not depend on it.
     #[arg(long, default_value_t = 0)]
     rows: u64,
+    /// Runs; each figure is the median of all.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
 }
 
 impl Bench {
@@ -40,7 +43,16 @@ impl Bench {
             ));
         }
         for sync_mode in SYNC_MODES {
-            let report = self.on_a_broker(sync_mode).await?;
+            let mut runs = Vec::new();
+            for round in 1..=self.rounds {
+                if self.rounds > 1 {
+                    eprintln!("round {round} of {}", self.rounds);
+                }
+                runs.push(self.on_a_broker(sync_mode).await?);
+            }
+            let Some(report) = Report::median(&runs) else {
+                return Err(Failure::other("nothing was measured", ""));
+            };
             if connection.json {
                 print_json(&serde_json::to_value(&report).unwrap_or_default())?;
             } else {

@@ -10,7 +10,8 @@ mod raw;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::bus::jetstream::raw::{Raw, RawMessage};
 use crate::bus::jetstream::{self, Form, JetStream};
@@ -53,7 +54,7 @@ pub enum Error {
 }
 
 /// The least that could be done, events a second.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RawReport {
     /// The better of the two ways to publish.
@@ -69,7 +70,7 @@ pub struct RawReport {
 }
 
 /// From an event's making to its committed outcome, at a steady rate.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EndToEnd {
     /// Events a second that were made.
@@ -81,7 +82,7 @@ pub struct EndToEnd {
 }
 
 /// What Roadcall does, events a second.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RoadcallReport {
     /// Inbox, state, one outbox row, ack.
@@ -95,7 +96,7 @@ pub struct RoadcallReport {
 }
 
 /// Roadcall over raw.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ratio {
     /// Of fetch and ack; 0.5 is the aim.
@@ -108,7 +109,7 @@ pub struct Ratio {
 }
 
 /// One broker's figures.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// The broker's `sync_interval`.
@@ -119,6 +120,43 @@ pub struct Report {
     pub roadcall: RoadcallReport,
     /// One over the other.
     pub ratio: Ratio,
+}
+
+impl Report {
+    /// Figure by figure the median of several runs (of an even number the lower middle one); `None` of none.
+    #[must_use]
+    pub fn median(runs: &[Self]) -> Option<Self> {
+        let values: Option<Vec<Value>> = runs
+            .iter()
+            .map(|run| serde_json::to_value(run).ok())
+            .collect();
+        serde_json::from_value(median(&values?)?).ok()
+    }
+}
+
+/// The median of each number in documents of one shape; of what is no number, the first.
+fn median(values: &[Value]) -> Option<Value> {
+    let first = values.first()?;
+    match first {
+        Value::Object(map) => {
+            let of = |key: &String| {
+                let all: Option<Vec<Value>> =
+                    values.iter().map(|value| value.get(key).cloned()).collect();
+                Some((key.clone(), median(&all?)?))
+            };
+            map.keys().map(of).collect::<Option<_>>().map(Value::Object)
+        }
+        Value::Number(_) => {
+            let mut numbers: Vec<&Value> = values.iter().collect();
+            numbers.sort_by(|one, other| {
+                one.as_f64()
+                    .unwrap_or_default()
+                    .total_cmp(&other.as_f64().unwrap_or_default())
+            });
+            numbers.get((numbers.len() - 1) / 2).copied().cloned()
+        }
+        other => Some(other.clone()),
+    }
 }
 
 /// The backlog's subject filter, and that of the latency's events.
@@ -269,4 +307,23 @@ async fn stream_grew(bus: &JetStream, before: u64, count: u64) -> Result<(), Err
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_median_is_taken_figure_by_figure() {
+        let runs = [
+            json!({ "mode": "2m", "raw": { "rate": 10, "ratio": 0.5 } }),
+            json!({ "mode": "2m", "raw": { "rate": 30, "ratio": 0.25 } }),
+            json!({ "mode": "2m", "raw": { "rate": 20, "ratio": 0.75 } }),
+        ];
+        let expected = json!({ "mode": "2m", "raw": { "rate": 20, "ratio": 0.5 } });
+        assert_eq!(median(&runs), Some(expected));
+        assert_eq!(median(&[]), None);
+    }
 }
