@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::event::{Source, catalogue};
-use pattern::{Matcher, Pattern};
+use serde_json::Value;
+
+use crate::event::{Event, Source, catalogue, to_value};
+use pattern::Pattern;
 
 /// The rules that ship with Roadcall (DOMAIN 4.1).
 pub const SHIPPED_RULES: &str = include_str!("../../config/rules.toml");
@@ -129,14 +131,33 @@ impl Routes {
         &self.rules
     }
 
-    /// How `queue` takes an event, or `None` when no enabled rule brings it there.
+    /// How `queue` takes an event, or `None` when no enabled rule brings it there. The first rule that does counts.
     #[must_use]
-    pub fn decide(&self, queue: &str, source: Source, detail_type: &str) -> Option<&Target> {
-        self.rules
-            .iter()
-            .filter(|rule| rule.enabled && rule.pattern.matches(source, detail_type))
-            .flat_map(|rule| &rule.targets)
-            .find(|target| target.queue == queue)
+    pub fn decide(&self, queue: &str, event: &Event) -> Option<&Target> {
+        // Written out only where a rule looks further than source and detail-type.
+        let mut value: Option<Value> = None;
+        self.admitting(queue, event.source, &event.detail_type)
+            .find(|(rule, _)| {
+                !rule.pattern.has_residual()
+                    || rule
+                        .pattern
+                        .matches(value.get_or_insert_with(|| to_value(event)))
+            })
+            .map(|(_, target)| target)
+    }
+
+    /// The enabled rules that may bring events of this source and detail-type to `queue`, with their targets.
+    pub fn admitting<'r, 'q>(
+        &'r self,
+        queue: &'q str,
+        source: Source,
+        detail_type: &'q str,
+    ) -> impl Iterator<Item = (&'r Rule, &'r Target)> {
+        self.rules.iter().filter_map(move |rule| {
+            let target = rule.targets.iter().find(|target| target.queue == queue)?;
+            let admits = rule.enabled && rule.pattern.admits(source, detail_type);
+            admits.then_some((rule, target))
+        })
     }
 
     /// The subject filters of a queue's consumer: none overlaps another (the server refuses that, 10138), and together
@@ -165,14 +186,17 @@ impl Routes {
             .collect()
     }
 
+    /// Two rules that look at source and detail-type alone must not bring one event to one queue twice (DOMAIN 4.1). Of
+    /// rules that look further the first counts, event by event.
     fn refuse_double_routes(&self) -> Result<(), Error> {
         for row in catalogue() {
             let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
-            for rule in self
-                .rules
-                .iter()
-                .filter(|rule| rule.enabled && rule.pattern.matches(row.source, row.detail_type))
-            {
+            let plain = |rule: &&Rule| {
+                rule.enabled
+                    && !rule.pattern.has_residual()
+                    && rule.pattern.admits(row.source, row.detail_type)
+            };
+            for rule in self.rules.iter().filter(plain) {
                 for target in &rule.targets {
                     if let Some(other) = seen.insert(&target.queue, &rule.name) {
                         return Err(Error(format!(
@@ -253,17 +277,15 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     number.checked_mul(unit_ms).map(Duration::from_millis)
 }
 
-impl Pattern {
-    /// Whether an event's source and detail-type match.
-    #[must_use]
-    pub fn matches(&self, source: Source, detail_type: &str) -> bool {
-        Matcher::any(&self.source, source.as_str()) && Matcher::any(&self.detail_type, detail_type)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::EventType;
+
+    fn routed(routes: &Routes, queue: &str, row: &EventType) -> bool {
+        let mut found = routes.admitting(queue, row.source, row.detail_type);
+        found.next().is_some()
+    }
 
     #[test]
     fn shipped_rules_bring_each_event_to_the_queues_of_the_catalogue() {
@@ -279,7 +301,7 @@ mod tests {
             let routed: BTreeSet<String> = routes
                 .queues()
                 .into_iter()
-                .filter(|queue| routes.decide(queue, row.source, row.detail_type).is_some())
+                .filter(|queue| routed(&routes, queue, row))
                 .map(str::to_owned)
                 .collect();
             assert_eq!(routed, wanted, "{}", row.detail_type);
@@ -296,7 +318,7 @@ mod tests {
                 row.detail_type
             );
             for queue in routes.queues() {
-                if routes.decide(queue, row.source, row.detail_type).is_some() {
+                if routed(&routes, queue, row) {
                     let filters = routes.filters(queue);
                     assert!(
                         filters.iter().any(|f| filter::matches(f, &subject)),
@@ -310,15 +332,15 @@ mod tests {
     #[test]
     fn age_rules_are_those_of_the_domain() {
         let routes = Routes::shipped();
-        let target = routes
-            .decide("match-queue", Source::Incident, "IncidentCreated")
-            .expect("routed");
-        assert_eq!(target.max_event_age, Some(Duration::from_secs(7200)));
-        assert_eq!(target.when_older, WhenOlder::Escalate);
-        let target = routes
-            .decide("vendor-queue", Source::Match, "OfferCreated")
-            .expect("routed");
-        assert_eq!(target.max_event_age, None);
+        let target = |queue, source, detail_type| {
+            let mut found = routes.admitting(queue, source, detail_type);
+            found.next().expect("routed").1
+        };
+        let created = target("match-queue", Source::Incident, "IncidentCreated");
+        assert_eq!(created.max_event_age, Some(Duration::from_secs(7200)));
+        assert_eq!(created.when_older, WhenOlder::Escalate);
+        let offers = target("vendor-queue", Source::Match, "OfferCreated");
+        assert_eq!(offers.max_event_age, None);
     }
 
     #[test]
@@ -341,8 +363,8 @@ mod tests {
                 "unknown field",
             ),
             (
-                "[[rule]]\nname = 'a'\npattern = { detail = { x = ['1'] } }\ntargets = [{ queue = 'q' }]",
-                "unknown field",
+                "[[rule]]\nname = 'a'\npattern = { detail = { x = '1' } }\ntargets = [{ queue = 'q' }]",
+                "detail.x is no list",
             ),
             (
                 "[[rule]]\nname = 'a'\npattern = { source = ['roadcall.match'] }\ntargets = [{ queue = 'q' }, { queue = 'q' }]",

@@ -83,8 +83,8 @@ mod tests {
     }
 
     fn age(routes: &Routes) -> Option<Duration> {
-        let target = routes.decide("match-queue", Source::Incident, "IncidentCreated");
-        target.and_then(|target| target.max_event_age)
+        let mut found = routes.admitting("match-queue", Source::Incident, "IncidentCreated");
+        found.next().and_then(|(_, target)| target.max_event_age)
     }
 
     #[test]
@@ -98,7 +98,8 @@ mod tests {
         assert_eq!(age(&routes), Some(Duration::from_secs(3 * 3600)));
         assert!(
             routes
-                .decide("vendor-queue", Source::Match, "OfferAccepted")
+                .admitting("vendor-queue", Source::Match, "OfferAccepted")
+                .next()
                 .is_none()
         );
         // Still delivered, so that enabling it again needs no server either.

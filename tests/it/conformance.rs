@@ -329,11 +329,7 @@ async fn a_reset_brings_what_was_in_hand_first_and_at_once(rig: &mut impl Rig) {
         .await
         .expect("fetched");
     // One fetch brings what has arrived by then, which may be a single message.
-    assert_eq!(
-        seqs(&again).first(),
-        Some(&3),
-        "before ack_wait is over"
-    );
+    assert_eq!(seqs(&again).first(), Some(&3), "before ack_wait is over");
     let mut all = seqs(&again);
     all.extend(seqs(&take(rig, ALL, 10 - again.len()).await));
     assert_eq!(all, (3..=12).collect::<Vec<_>>());

@@ -6,6 +6,7 @@ mod crash;
 mod death;
 mod effects;
 mod engine;
+mod patterns;
 mod processes;
 mod scenarios;
 mod simulation;

@@ -554,10 +554,7 @@ impl World {
             for stored in &archive {
                 let event =
                     decode(&stored.subject, Some("application/json"), &stored.body).expect("valid");
-                if routes
-                    .decide(queue, event.source, &event.detail_type)
-                    .is_none()
-                {
+                if routes.decide(queue, &event).is_none() {
                     continue;
                 }
                 let outcome = engine.store().inbox_outcome(event.id).expect("read");

@@ -164,7 +164,7 @@ impl Tail {
         let Some(pattern) = &self.pattern else {
             return true;
         };
-        decoded(message).is_ok_and(|event| pattern.matches(event.source, &event.detail_type))
+        decoded(message).is_ok_and(|event| pattern.matches(&to_value(&event)))
     }
 }
 

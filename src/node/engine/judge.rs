@@ -29,7 +29,7 @@ impl Engine {
             .read()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .clone();
-        let Some(target) = routes.decide(self.queue, event.source, &event.detail_type) else {
+        let Some(target) = routes.decide(self.queue, event) else {
             return Verdict::Filtered;
         };
         let Some(max_age) = target.max_event_age else {

@@ -2,6 +2,7 @@
 
 pub mod counting;
 pub mod processes;
+pub mod reference;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
