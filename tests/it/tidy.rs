@@ -177,7 +177,8 @@ fn blank(text: &str) -> String {
             && (bytes[at + 1] == b'\\' || text[at + 1..].chars().nth(1) == Some('\''))
         {
             // A character, not a lifetime.
-            let from = at + if bytes[at + 1] == b'\\' { 3 } else { 2 };
+            let first = text[at + 1..].chars().next().map_or(1, char::len_utf8);
+            let from = at + 1 + if bytes[at + 1] == b'\\' { 2 } else { first };
             from + text[from..].find('\'').expect("a character ends") + 1
         } else {
             at += rest.chars().next().map_or(1, char::len_utf8);

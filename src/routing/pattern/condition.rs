@@ -83,11 +83,11 @@ impl Comparison {
         }
     }
 
-    fn from_below(self) -> bool {
+    fn bounds_below(self) -> bool {
         matches!(self, Self::Greater | Self::GreaterOrEqual)
     }
 
-    fn from_above(self) -> bool {
+    fn bounds_above(self) -> bool {
         matches!(self, Self::Less | Self::LessOrEqual)
     }
 }
@@ -257,7 +257,7 @@ fn comparisons(argument: &Value) -> Result<Vec<(Comparison, f64)>, String> {
         .collect::<Result<_, _>>()?;
     match parsed.as_slice() {
         [_] => Ok(parsed),
-        [(lower, low), (upper, high)] if lower.from_below() && upper.from_above() => {
+        [(lower, low), (upper, high)] if lower.bounds_below() && upper.bounds_above() => {
             if low < high {
                 Ok(parsed)
             } else {
