@@ -10,6 +10,7 @@ use crate::bus::Headers;
 use crate::bus::jetstream::{self, JetStream};
 use crate::config::{self, Config};
 use crate::node::commands::ACTOR_HEADER;
+use crate::node::inquiry::Inquiry;
 use crate::node::preflight;
 use crate::role::permission::Caller;
 
@@ -55,6 +56,16 @@ impl Client {
             actor: caller.header(),
             timeout: config.engine.command_timeout.0,
         })
+    }
+
+    /// Asks roles about themselves, with the databases that `config` names where they don't answer.
+    pub(super) fn inquiry(&self, config: &Config) -> Inquiry {
+        Inquiry {
+            bus: self.bus.clone(),
+            config: config.clone(),
+            actor: self.actor.clone(),
+            timeout: self.timeout,
+        }
     }
 
     /// A client for a connection that is there.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::bus::jetstream::service::CallError;
 use crate::config::Problem;
 use crate::error::ErrorCode as C;
+use crate::node::inquiry;
 use crate::{broker, bus, node, store};
 
 /// A command that did not succeed.
@@ -259,6 +260,15 @@ impl From<broker::Error> for Failure {
 impl From<node::run::Error> for Failure {
     fn from(error: node::run::Error) -> Self {
         Self::Node(error)
+    }
+}
+
+impl From<inquiry::Error> for Failure {
+    fn from(error: inquiry::Error) -> Self {
+        match error {
+            inquiry::Error::Bus(error) => Self::Bus(error),
+            inquiry::Error::Refused(error) => Self::Refused(error),
+        }
     }
 }
 

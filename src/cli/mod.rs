@@ -135,7 +135,7 @@ enum Command {
     /// Look at tracking sessions and feed positions.
     #[command(subcommand)]
     Tracking(tracking::TrackingVerb),
-    /// Look at queues.
+    /// Look at queues, or give one to another database.
     #[command(subcommand)]
     Queue(queue::QueueVerb),
     /// Look at dead letters.

@@ -54,3 +54,27 @@ pub(super) fn print_rows(
     }
     say(table)
 }
+
+/// A span for people, in its two largest units: `4m 10s`.
+pub(super) fn age(seconds: u64) -> String {
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let at = units.iter().position(|(size, _)| seconds >= *size);
+    let at = at.unwrap_or(units.len() - 1);
+    let (size, unit) = units[at];
+    let large = format!("{}{unit}", seconds / size);
+    match units.get(at + 1) {
+        Some((small, unit)) => format!("{large} {}{unit}", seconds % size / small),
+        None => large,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_has_its_two_largest_units() {
+        let spans = [0, 59, 60, 250, 3_600, 90_061].map(age);
+        assert_eq!(spans, ["0s", "59s", "1m 0s", "4m 10s", "1h 0m", "1d 1h"]);
+    }
+}

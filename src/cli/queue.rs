@@ -6,18 +6,20 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::Connection;
-use super::client::connect;
+use super::client::{Client, connect};
 use super::failure::Failure;
-use super::output::{print_json, print_rows, say};
+use super::output::{age, print_json, print_rows, say};
 use super::run::topology_roles;
-use crate::bus::Bus;
 use crate::config::Config;
-use crate::node::{letter, owner};
+use crate::node::clock::Clock;
+use crate::node::owner;
+use crate::node::queues::{self, QueueStanding};
 use crate::role::RoleName;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum QueueVerb {
-    /// Depth and place of every queue of this site.
+    /// How much every queue of this site has left to do: with the broker, in hand, and waiting in its role (in its
+    /// database, where the role does not run and the file is here); how old the oldest of it is; letters.
     List,
     /// Give a queue to the role's database in this state directory (changes who may read it). For when the database
     /// that had it is gone for good: what that one did is not known here.
@@ -39,31 +41,52 @@ pub(super) async fn queue(connection: &Connection, verb: &QueueVerb) -> Result<E
 }
 
 async fn list(connection: &Connection, config: &Config) -> Result<ExitCode, Failure> {
-    let bus = connect(config, "roadcall-cli").await?;
-    let mut rows = Vec::new();
-    for role in topology_roles(config)? {
-        let Some(queue) = role.queue() else { continue };
-        let state = bus.queue(queue).await?;
-        let letters = letter::of_queue(&bus, queue).await?;
-        rows.push(json!({
-            "queue": queue, "role": role.as_str(), "depth": state.pending + state.ack_pending,
-            "inFlight": state.ack_pending, "deadLetters": letters.len(),
-            "deliveredSeq": state.delivered_seq, "ackFloorSeq": state.ack_floor_seq,
-        }));
+    let inquiry = Client::open(connection).await?.inquiry(config);
+    let now = Clock.now();
+    // At once: a role that hangs is waited for, and several of them together no longer.
+    let looks = topology_roles(config)?
+        .into_iter()
+        .map(|role| queues::look(&inquiry, role, now));
+    let found = futures::future::try_join_all(looks).await?;
+    let found: Vec<QueueStanding> = found.into_iter().flatten().collect();
+    if connection.json {
+        print_json(&serde_json::to_value(&found).unwrap_or(Value::Null))?;
+        return Ok(ExitCode::SUCCESS);
     }
-    print_rows(
-        connection,
-        &Value::Array(rows),
-        &[
-            "queue",
-            "role",
-            "depth",
-            "inFlight",
-            "deadLetters",
-            "deliveredSeq",
-        ],
-    )?;
+    let rows = found.iter().map(row).collect();
+    print_rows(connection, &Value::Array(rows), &COLUMNS)?;
+    for standing in &found {
+        if let Some(note) = &standing.note {
+            let queue = &standing.queue;
+            eprintln!("note: {queue}: what waits in the role is not in its depth; {note}");
+        }
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+const COLUMNS: [&str; 9] = [
+    "queue",
+    "role",
+    "depth",
+    "in flight",
+    "waiting",
+    "oldest",
+    "letters",
+    "delivered",
+    "paused until",
+];
+
+/// A queue as people read it.
+fn row(standing: &QueueStanding) -> Value {
+    let unknown = standing.waiting.is_none();
+    let at_least = if unknown { "+" } else { "" };
+    json!({
+        "queue": standing.queue, "role": standing.role, "depth": format!("{}{at_least}", standing.depth),
+        "in flight": standing.in_flight,
+        "waiting": standing.waiting.map_or_else(|| "?".to_owned(), |rows| rows.to_string()),
+        "oldest": standing.oldest_age_seconds.map(age), "letters": standing.dead_letters,
+        "delivered": standing.delivered_seq, "paused until": standing.paused_until,
+    })
 }
 
 async fn adopt(

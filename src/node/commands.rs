@@ -5,7 +5,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::clock::Clock;
 use super::writer::{Job, Reply};
-use crate::bus::jetstream::service::{Request, Service};
+use crate::bus::jetstream::service::Request;
 use crate::event::Id;
 use crate::role::permission::Caller;
 use crate::role::{Code, Command, Rejection};
@@ -13,9 +13,9 @@ use crate::role::{Code, Command, Rejection};
 /// Header that says who acts.
 pub const ACTOR_HEADER: &str = "Roadcall-Actor";
 
-/// Takes requests from the service to the writer until either end closes.
-pub async fn serve(mut service: Service, jobs: mpsc::Sender<Job>, clock: Clock) {
-    while let Some(request) = service.requests.recv().await {
+/// Takes requests to the writer until either end closes.
+pub async fn serve(mut requests: mpsc::Receiver<Request>, jobs: mpsc::Sender<Job>, clock: Clock) {
+    while let Some(request) = requests.recv().await {
         let id = clock.new_id();
         match command(&request, id) {
             Err(rejection) => answer(&request, id, Err(rejection), clock).await,
@@ -39,7 +39,7 @@ pub async fn serve(mut service: Service, jobs: mpsc::Sender<Job>, clock: Clock) 
     }
 }
 
-fn command(request: &Request, id: Id) -> Result<Command, Rejection> {
+pub(super) fn command(request: &Request, id: Id) -> Result<Command, Rejection> {
     let unauthenticated = |message: String| Rejection::new(Code::AuthenticationError, message);
     let header = request.headers.get(ACTOR_HEADER).ok_or_else(|| {
         unauthenticated(format!(
@@ -77,7 +77,7 @@ fn command(request: &Request, id: Id) -> Result<Command, Rejection> {
     })
 }
 
-async fn answer(request: &Request, id: Id, reply: Reply, clock: Clock) {
+pub(super) async fn answer(request: &Request, id: Id, reply: Reply, clock: Clock) {
     match reply {
         Ok(value) => {
             request

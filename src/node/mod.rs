@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`engine`] (inputs to commits), [`writer`] (the thread around it), [`consumer`] and [`commands`]
 //! (in), [`relay`] and [`publisher`] (out), [`letter`], [`advisories`], [`owner`], [`clock`]; [`run`] puts the
-//! roles that [`registry`] makes together as a running site.
+//! roles that [`registry`] makes together as a running site. [`status`] is what a role answers about itself, [`inquiry`]
+//! asks it, [`queues`] puts that together with the broker's numbers.
 
 pub mod advisories;
 pub mod archive;
@@ -12,14 +13,17 @@ pub mod commands;
 pub mod consumer;
 pub mod effects;
 pub mod engine;
+pub mod inquiry;
 pub mod latency;
 pub mod letter;
 pub mod owner;
 pub mod preflight;
 pub mod publisher;
+pub mod queues;
 pub mod registry;
 pub mod relay;
 mod reload;
 pub mod run;
+pub mod status;
 mod thread;
 pub mod writer;

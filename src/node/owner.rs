@@ -95,6 +95,15 @@ pub async fn adopt(
     Ok((ours, before.map(|owner| owner.store_id)))
 }
 
+/// Who owns what `role` reads; nobody before its first start with this broker.
+///
+/// # Errors
+/// Any bus error, also for an entry that can't be read.
+pub async fn of(bus: &JetStream, role: RoleName) -> Result<Option<Owner>, bus::Error> {
+    let value = bus.kv_get(TOPOLOGY_BUCKET, &key(role)).await?;
+    value.map(|value| read(role, &value)).transpose()
+}
+
 fn key(role: RoleName) -> String {
     format!("owner.{role}")
 }

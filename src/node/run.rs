@@ -18,9 +18,10 @@ use super::registry::{self, Build};
 use super::relay::Relay;
 use super::thread::on_thread;
 use super::writer::{Job, Shared, Writer};
-use super::{advisories, commands, consumer, publisher};
+use super::{advisories, commands, consumer, publisher, status};
 use crate::bus;
 use crate::bus::jetstream::JetStream;
+use crate::bus::jetstream::service::Service;
 use crate::bus::topology::{self, Change, Class, Desired, QueueSpec};
 use crate::config::Config;
 use crate::event::{Id, Site, Ts};
@@ -172,6 +173,7 @@ pub(super) struct Started {
     pub(super) role: RoleName,
     queue: Option<&'static str>,
     commands: Vec<&'static str>,
+    service: Option<Service>,
     pub(super) jobs: mpsc::Sender<Job>,
     writer: std::thread::JoinHandle<Result<(), store::Error>>,
     relay: std::thread::JoinHandle<Result<(), store::Error>>,
@@ -180,6 +182,26 @@ pub(super) struct Started {
     counts: Arc<Mutex<Counts>>,
     latency: Latency,
     _lock: File,
+}
+
+impl Started {
+    /// Answers commands, and questions about the role itself.
+    async fn listen(&mut self, bus: &JetStream, config: &Config) -> Result<(), Error> {
+        let (site, name) = (&config.site.id, format!("roadcall-{}", self.role));
+        let service = bus.announce(&name, env!("CARGO_PKG_VERSION")).await?;
+        let commands = bus.listen(&service, site, &self.commands).await?;
+        let questions = [status::status_of(self.role), status::outcome_in(self.role)];
+        let names = questions.each_ref().map(String::as_str);
+        let questions = bus.listen(&service, site, &names).await?;
+        self.service = Some(service);
+        let database = status::Database::new(config, self.role);
+        let (jobs, clock) = (self.jobs.clone(), Clock);
+        self.tasks.extend([
+            tokio::spawn(commands::serve(commands, jobs, clock)),
+            tokio::spawn(status::serve(questions, database, clock)),
+        ]);
+        Ok(())
+    }
 }
 
 /// A running site.
@@ -262,22 +284,7 @@ impl Node {
                 let watch = advisories::watch(bus.clone(), watch, jobs, stop);
                 started.tasks.push(tokio::spawn(watch));
             }
-            if !started.commands.is_empty() {
-                let name = format!("roadcall-{}", started.role);
-                let service = bus
-                    .serve(
-                        &config.site.id,
-                        &name,
-                        env!("CARGO_PKG_VERSION"),
-                        &started.commands,
-                    )
-                    .await?;
-                started.tasks.push(tokio::spawn(commands::serve(
-                    service,
-                    started.jobs.clone(),
-                    Clock,
-                )));
-            }
+            started.listen(&bus, config).await?;
         }
         Ok(node)
     }
@@ -320,6 +327,7 @@ impl Node {
                 .tasks
                 .iter()
                 .for_each(tokio::task::JoinHandle::abort);
+            drop(started.service);
             started.relay_stop.cancel();
             drop(started.jobs);
             let (writer, role) = (started.writer, started.role);
@@ -458,6 +466,7 @@ async fn start_role(
             role: name,
             queue,
             commands,
+            service: None,
             jobs,
             writer,
             relay,

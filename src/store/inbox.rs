@@ -28,7 +28,7 @@ impl Outcome {
         }
     }
 
-    fn from_code(code: i64) -> Self {
+    pub(super) fn from_code(code: i64) -> Self {
         match code {
             0 => Self::Done,
             1 => Self::Expired,

@@ -13,8 +13,8 @@ use crate::event::Id;
 /// A read-only connection. It sees every committed step and never blocks the writer (WAL).
 #[derive(Debug)]
 pub struct Reader {
-    connection: Connection,
-    path: PathBuf,
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
 }
 
 impl Reader {
@@ -119,7 +119,7 @@ impl Reader {
         found.first().map(parse).transpose()
     }
 
-    fn rows<T>(
+    pub(super) fn rows<T>(
         &self,
         op: &'static str,
         sql: &str,

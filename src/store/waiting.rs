@@ -91,10 +91,10 @@ pub struct WaitingRow {
     pub errors: Vec<Attempt>,
 }
 
-const COLUMNS: &str = "id, event_id, stream_id, stream_seq, entity, state, attempts, starts, deaths, running, due_at_ms,
+pub(super) const COLUMNS: &str = "id, event_id, stream_id, stream_seq, entity, state, attempts, starts, deaths, running, due_at_ms,
     not_yet_until_ms, first_seen_at_ms, received_at_ms, subject, headers, body, errors";
 
-fn from_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<WaitingRow> {
+pub(super) fn from_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<WaitingRow> {
     let event_id: Vec<u8> = row.get(1)?;
     let errors: String = row.get(17)?;
     Ok(WaitingRow {

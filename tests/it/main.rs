@@ -8,6 +8,7 @@ mod effects;
 mod engine;
 mod patterns;
 mod processes;
+mod queues;
 mod scenarios;
 mod simulation;
 mod site;

@@ -7,6 +7,7 @@
 mod kv;
 mod publish;
 mod pull;
+pub mod queue_info;
 pub mod raw;
 pub mod service;
 

@@ -63,13 +63,9 @@ impl Request {
     }
 }
 
-/// A running service; dropping it stops it.
+/// A service that `nats service ls` shows; dropping it stops it.
 #[derive(Debug)]
-pub struct Service {
-    /// The requests, in order of arrival per command.
-    pub requests: mpsc::Receiver<Request>,
-    _service: async_nats::service::Service,
-}
+pub struct Service(async_nats::service::Service);
 
 /// What came back.
 #[derive(Debug, Clone)]
@@ -94,33 +90,41 @@ pub enum CallError {
     Broker(String),
 }
 
+fn unavailable(error: async_nats::Error) -> Error {
+    Error::Unavailable(error.to_string())
+}
+
 impl JetStream {
-    /// Serves `commands` (`entity.verb`) of `site` as service `name`.
+    /// Announces a service that takes no command yet.
     ///
     /// # Errors
-    /// The service could not be announced.
-    pub async fn serve(
+    /// It could not be announced.
+    pub async fn announce(&self, name: &str, version: &str) -> Result<Service, Error> {
+        let client = &self.inner.client;
+        let service = client.service_builder().start(name, version).await;
+        service.map(Service).map_err(unavailable)
+    }
+
+    /// Takes requests for `commands` (`entity.verb`) of `site`, in order of arrival per command. Each call has a channel
+    /// of its own: requests that wait in one keep nobody waiting in another.
+    ///
+    /// # Errors
+    /// The server does not take the subscriptions.
+    pub async fn listen(
         &self,
+        service: &Service,
         site: &str,
-        name: &str,
-        version: &str,
         commands: &[&str],
-    ) -> Result<Service, Error> {
-        let fail = |error: async_nats::Error| Error::Unavailable(error.to_string());
-        let client = self.inner.client.clone();
-        let service = client
-            .service_builder()
-            .start(name, version)
-            .await
-            .map_err(fail)?;
+    ) -> Result<mpsc::Receiver<Request>, Error> {
         let (sender, requests) = mpsc::channel(WAITING_MAX);
         for command in commands {
-            let endpoint = service.endpoint_builder().name(command.replace('.', "-"));
+            let endpoint = service.0.endpoint_builder().name(command.replace('.', "-"));
             let mut endpoint = endpoint
                 .add(command_subject(site, command))
                 .await
-                .map_err(fail)?;
-            let (sender, client, command) = (sender.clone(), client.clone(), (*command).to_owned());
+                .map_err(unavailable)?;
+            let (sender, client) = (sender.clone(), self.inner.client.clone());
+            let command = (*command).to_owned();
             tokio::spawn(async move {
                 while let Some(request) = endpoint.next().await {
                     let request = Request {
@@ -138,10 +142,7 @@ impl JetStream {
         }
         // One round trip behind the subscriptions: when it is answered, the server routes commands to us.
         self.api("INFO", &serde_json::Value::Null).await?;
-        Ok(Service {
-            requests,
-            _service: service,
-        })
+        Ok(requests)
     }
 
     /// Sends a command and waits for its reply.

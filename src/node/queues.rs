@@ -1,0 +1,130 @@
+//! How a queue stands: the broker's numbers together with what waits in the role's database (DESIGN 4: depth).
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::inquiry::{Error, Inquiry, Source};
+use super::letter;
+use crate::bus::jetstream::JetStream;
+use crate::bus::jetstream::queue_info::QueueInfo;
+use crate::bus::{self, Bus, EVENTS};
+use crate::event::Ts;
+use crate::role::RoleName;
+
+/// A queue. Field names are those that `roadcall queue list --json` prints.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueStanding {
+    /// The queue.
+    pub queue: String,
+    /// The role that reads it.
+    pub role: RoleName,
+    /// Events without an outcome: with the broker, in hand, and waiting in the role's database. Where `waiting` is not
+    /// known, those that the broker has.
+    pub depth: u64,
+    /// Delivered and not acknowledged.
+    pub in_flight: u64,
+    /// Waiting in the role's database; `None` where neither the role nor its file could be asked.
+    pub waiting: Option<u64>,
+    /// Who said how many wait.
+    pub waiting_from: Option<Source>,
+    /// How long ago the archive took the oldest event without an outcome.
+    pub oldest_age_seconds: Option<u64>,
+    /// Letters that are neither redriven nor purged.
+    pub dead_letters: u64,
+    /// Until when the broker hands nothing out.
+    pub paused_until: Option<Ts>,
+    /// Highest sequence delivered.
+    pub delivered_seq: u64,
+    /// Everything up to here is acknowledged.
+    pub ack_floor_seq: u64,
+    /// Why it is not known how many wait.
+    #[serde(skip)]
+    pub note: Option<String>,
+}
+
+/// Looks at the queue of `role`; `None` for a role that reads none.
+///
+/// # Errors
+/// The broker failed, or whoever asks may not.
+pub async fn look(
+    inquiry: &Inquiry,
+    role: RoleName,
+    now: Ts,
+) -> Result<Option<QueueStanding>, Error> {
+    let Some(queue) = role.queue() else {
+        return Ok(None);
+    };
+    let bus = &inquiry.bus;
+    let info = bus.queue_info(queue).await?;
+    let letters = letter::of_queue(bus, queue).await?;
+    let dead: BTreeSet<u64> = letters.iter().map(|letter| letter.seq).collect();
+    let (status, source, note) = match inquiry.status(role).await? {
+        Ok((status, source)) => (Some(status), Some(source), None),
+        Err(why) => (None, None, Some(why)),
+    };
+    let open_since_ms = open_since(bus, &info, &dead).await?;
+    let waiting_since = status.as_ref().and_then(|status| status.oldest_waiting_at);
+    let oldest_ms = open_since_ms
+        .into_iter()
+        .chain(waiting_since.map(Ts::ms))
+        .min();
+    let waiting = status.map(|status| status.waiting);
+    let state = &info.state;
+    Ok(Some(QueueStanding {
+        queue: queue.to_owned(),
+        role,
+        depth: state.pending + state.ack_pending + waiting.unwrap_or(0),
+        in_flight: state.ack_pending,
+        waiting,
+        waiting_from: source,
+        oldest_age_seconds: oldest_ms.map(|ms| (now.ms() - ms).max(0).unsigned_abs() / 1000),
+        dead_letters: letters.len() as u64,
+        paused_until: info.paused_until.as_deref().and_then(time),
+        delivered_seq: state.delivered_seq,
+        ack_floor_seq: state.ack_floor_seq,
+        note,
+    }))
+}
+
+/// When the archive took the oldest event that the broker still owes the queue, Unix milliseconds.
+///
+/// With nothing in hand that is the first one behind those delivered: the acknowledged floor stays below a delivery that
+/// the server gave up until the queue is idle once (BROKER 3). Such a one has a letter and is passed over; what was done
+/// behind it meanwhile looks open for as long, which makes the age too high and never too low.
+async fn open_since(
+    bus: &JetStream,
+    info: &QueueInfo,
+    dead: &BTreeSet<u64>,
+) -> Result<Option<i64>, bus::Error> {
+    let state = &info.state;
+    if state.pending + state.ack_pending == 0 {
+        return Ok(None);
+    }
+    let done_to = match state.ack_pending {
+        0 => state.delivered_seq,
+        _ => state.ack_floor_seq,
+    };
+    let mut oldest = None;
+    for filter in &info.filters {
+        let mut from = done_to + 1;
+        // The letters of a queue are few; each is passed over once.
+        let first = loop {
+            let found = bus.read(EVENTS, filter, from, 1, true).await?.pop();
+            match found {
+                Some(stored) if dead.contains(&stored.seq) => from = stored.seq + 1,
+                other => break other,
+            }
+        };
+        let since = first.map(|stored| stored.received_at_ms);
+        oldest = oldest.into_iter().chain(since).min();
+    }
+    Ok(oldest)
+}
+
+/// As whoever paused it wrote it, in any zone.
+fn time(text: &str) -> Option<Ts> {
+    let time = chrono::DateTime::parse_from_rfc3339(text).ok()?;
+    Some(Ts::from_ms(time.timestamp_millis()))
+}

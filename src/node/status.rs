@@ -1,0 +1,256 @@
+//! What a role says about itself: how much waits in its database (`<role>.status`), and what became of an event
+//! (`<role>.outcome`).
+//!
+//! Both read the role's file beside its writer and on a channel of their own, so a role whose writer is busy or stuck
+//! still answers. They change nothing; [`super::inquiry`] asks them.
+
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio::sync::mpsc;
+
+use super::clock::Clock;
+use super::commands::{answer, command};
+use super::writer::Reply;
+use crate::bus::jetstream::service::Request;
+use crate::config::Config;
+use crate::event::{Id, Ts};
+use crate::role::permission::{self, Permission, Scope};
+use crate::role::{Code, Command, Rejection, RoleName};
+use crate::store::{self, Attempt, Outcome, Reader, Sought, WaitingState};
+
+/// The command that asks a role how much waits.
+#[must_use]
+pub fn status_of(role: RoleName) -> String {
+    format!("{role}.status")
+}
+
+/// The command that asks a role what became of an event.
+#[must_use]
+pub fn outcome_in(role: RoleName) -> String {
+    format!("{role}.outcome")
+}
+
+/// How a role stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The role.
+    pub role: RoleName,
+    /// Its database; none before its first start.
+    pub store_id: Option<Id>,
+    /// Deliveries that wait in it for a retry or a predecessor.
+    pub waiting: u64,
+    /// When the archive took the oldest of them.
+    pub oldest_waiting_at: Option<Ts>,
+}
+
+/// Which event is asked about: by id, or by its place where no id can be read from its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    rename_all_fields = "camelCase",
+    expecting = "give eventId, or stream and seq"
+)]
+#[allow(missing_docs)] // the names say it
+pub enum Wanted {
+    Event { event_id: Id },
+    Place { stream: i64, seq: u64 },
+}
+
+/// What a role has about an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// How it ended, if it has.
+    pub ended: Option<Ended>,
+    /// Why and since when it waits, if it does.
+    pub waiting: Option<Waits>,
+    /// Calls to the outside that it led to and whose results are not handled yet.
+    pub effects: Vec<Requested>,
+}
+
+/// An outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ended {
+    /// `done`, `expired`, `dead` or `filtered`.
+    pub outcome: String,
+    /// When.
+    pub at: Ts,
+    /// The sequence that it was delivered under.
+    pub seq: u64,
+    /// Identity of the stream that `seq` belongs to.
+    pub stream: i64,
+}
+
+/// A delivery that waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waits {
+    /// `retry`, `behind` another one of its key, `notYet` (a predecessor is missing), or `inHand` (the process died).
+    pub why: String,
+    /// When it is tried next; none for one behind another.
+    pub due_at: Option<Ts>,
+    /// When the role first had it.
+    pub first_seen_at: Ts,
+    /// When the archive took it.
+    pub received_at: Ts,
+    /// Failed tries.
+    pub attempts: Vec<Attempt>,
+    /// How often the process died while this one alone was running.
+    pub deaths: u32,
+}
+
+/// A call to the outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Requested {
+    /// Its idempotency key.
+    pub key: String,
+    /// What kind of call.
+    pub kind: String,
+    /// When it was asked for.
+    pub requested_at: Ts,
+    /// `pending`, or `answered` where the role could not handle the result yet.
+    pub state: String,
+}
+
+/// A role's database, for reading.
+#[derive(Debug, Clone)]
+pub struct Database {
+    role: RoleName,
+    path: PathBuf,
+}
+
+impl Database {
+    /// The database that `role` has, or would have, in the configuration's state directory.
+    #[must_use]
+    pub fn new(config: &Config, role: RoleName) -> Self {
+        Self {
+            role,
+            path: config.site.state_dir.join(format!("{role}.db")),
+        }
+    }
+
+    /// The file, whether or not it is there.
+    #[must_use]
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// How the role stands.
+    ///
+    /// # Errors
+    /// A store error.
+    pub fn status(&self) -> Result<Status, store::Error> {
+        let reader = Reader::open(&self.path)?;
+        let backlog = reader.backlog()?;
+        Ok(Status {
+            role: self.role,
+            store_id: reader.store_id()?,
+            waiting: backlog.rows,
+            oldest_waiting_at: backlog.oldest_received_at_ms.map(Ts::from_ms),
+        })
+    }
+
+    /// What the role has about an event.
+    ///
+    /// # Errors
+    /// A store error.
+    pub fn record(&self, wanted: Wanted) -> Result<Record, store::Error> {
+        let sought = match wanted {
+            Wanted::Event { event_id } => Sought::Event(event_id),
+            Wanted::Place { stream, seq } => Sought::Place {
+                stream_id: stream,
+                stream_seq: seq,
+            },
+        };
+        let found = Reader::open(&self.path)?.record(sought)?;
+        let requested = found.requested.into_iter().map(|call| Requested {
+            state: if call.answered { "answered" } else { "pending" }.to_owned(),
+            requested_at: Ts::from_ms(call.created_at_ms),
+            key: call.key,
+            kind: call.kind,
+        });
+        Ok(Record {
+            ended: found.outcome.map(|row| Ended {
+                outcome: outcome_name(row.outcome).to_owned(),
+                at: Ts::from_ms(row.at_ms),
+                seq: row.stream_seq,
+                stream: row.stream_id,
+            }),
+            waiting: found.waiting.map(|row| Waits {
+                why: waiting_name(row.state).to_owned(),
+                due_at: row.due_at_ms.map(Ts::from_ms),
+                first_seen_at: Ts::from_ms(row.first_seen_at_ms),
+                received_at: Ts::from_ms(row.received_at_ms),
+                attempts: row.errors,
+                deaths: row.deaths,
+            }),
+            effects: requested.collect(),
+        })
+    }
+}
+
+fn outcome_name(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Done => "done",
+        Outcome::Expired => "expired",
+        Outcome::Dead => "dead",
+        Outcome::Filtered => "filtered",
+    }
+}
+
+fn waiting_name(state: WaitingState) -> &'static str {
+    match state {
+        WaitingState::Retry => "retry",
+        WaitingState::Behind => "behind",
+        WaitingState::NotYet => "notYet",
+        WaitingState::InHand => "inHand",
+    }
+}
+
+/// Answers questions until the service stops. One at a time: they are rare, and each is a look or two by index.
+pub async fn serve(mut requests: mpsc::Receiver<Request>, database: Database, clock: Clock) {
+    while let Some(request) = requests.recv().await {
+        let id = clock.new_id();
+        let reply = match command(&request, id) {
+            Err(rejection) => Err(rejection),
+            Ok(command) => {
+                let database = database.clone();
+                // SQLite blocks.
+                let looked = tokio::task::spawn_blocking(move || reply(&database, &command)).await;
+                looked.unwrap_or_else(|_| Err(failed("the look panicked")))
+            }
+        };
+        answer(&request, id, reply, clock).await;
+    }
+}
+
+fn reply(database: &Database, command: &Command) -> Reply {
+    permission::check(&command.caller, Permission::AdminOps, &Scope::Open)?;
+    let looked = if command.name == status_of(database.role) {
+        database.status().map(serde_json::to_value)
+    } else {
+        let wanted: Wanted = parse(&command.body)?;
+        database.record(wanted).map(serde_json::to_value)
+    };
+    match looked {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(failed(error)),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &Map<String, Value>) -> Result<T, Rejection> {
+    serde_json::from_value(Value::Object(body.clone()))
+        .map_err(|error| Rejection::new(Code::ValidationError, error.to_string()))
+}
+
+fn failed(error: impl std::fmt::Display) -> Rejection {
+    tracing::warn!(%error, "the role's database could not be read for somebody who asked");
+    Rejection::new(Code::InternalError, error.to_string())
+}
