@@ -22,6 +22,8 @@ pub const DLQ: &str = "DLQ";
 pub const ADVISORIES: &str = "ADVISORIES";
 /// The durable consumer on [`ADVISORIES`] that the audit role reads: the one queue that is not on `EVENTS`.
 pub const ADVISORY_QUEUE: &str = "audit-advisories";
+/// The stream behind the bucket of replay jobs (DESIGN 6).
+pub const REPLAYS_STREAM: &str = "KV_REPLAYS";
 /// Name of the bucket that says which store owns a queue (DESIGN 6).
 pub const TOPOLOGY_BUCKET: &str = "TOPOLOGY";
 /// Messages in one atomic batch at the most (DESIGN 4, relay).
@@ -208,6 +210,18 @@ pub struct QueueState {
 pub fn stream_of_queue(queue: &str) -> &'static str {
     if queue == ADVISORY_QUEUE {
         ADVISORIES
+    } else {
+        EVENTS
+    }
+}
+
+/// The stream that a subject belongs to, of those that outboxes write to.
+#[must_use]
+pub fn stream_of_subject(subject: &str) -> &'static str {
+    if subject.starts_with("dlq.") {
+        DLQ
+    } else if subject.starts_with("$KV.REPLAYS.") {
+        REPLAYS_STREAM
     } else {
         EVENTS
     }

@@ -23,6 +23,7 @@ pub mod queues;
 pub mod registry;
 pub mod relay;
 mod reload;
+pub mod replay;
 pub mod run;
 pub mod status;
 mod thread;

@@ -12,7 +12,10 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::engine::Work;
-use crate::bus::{self, Bus, DLQ, EVENTS, Headers, Outgoing, PubAck, StreamState};
+use crate::bus::{
+    self, Bus, EVENTS, Headers, Outgoing, PubAck, Stored, StreamState,
+    stream_of_subject as stream_of,
+};
 use crate::event::{Site, Source, Ts};
 use crate::store::{self, OutboxRow, PublishedRun, Reader};
 
@@ -268,17 +271,43 @@ impl<B: Bus> Relay<B> {
         for filter in &self.filters {
             self.scan(EVENTS, filter, from, &wanted, &mut found).await?;
         }
-        for (_, msg_id, subject) in kept
-            .iter()
-            .filter(|(.., subject)| stream_of(subject) == DLQ)
-        {
-            // A letter may have been replaced by a later one of its subject, which is as good.
-            let stored = self.bus.read(DLQ, subject, 1, 1, true).await?;
-            if let Some(stored) = stored.first() {
-                found.insert(msg_id.as_str(), (DLQ, stored.seq));
+        self.find_replaceable(kept, runs, &mut found).await?;
+        Ok(found)
+    }
+
+    /// The same for letters and jobs, of which a later one takes the place of an earlier one of its subject: the earlier
+    /// is as good as there then.
+    async fn find_replaceable<'k>(
+        &self,
+        kept: &'k [(i64, String, String)],
+        runs: &[PublishedRun],
+        found: &mut HashMap<&'k str, (&'static str, u64)>,
+    ) -> Result<(), Error> {
+        let mut later: HashMap<&str, u64> = HashMap::new();
+        for (n, msg_id, subject) in kept.iter().rev() {
+            let stream = stream_of(subject);
+            if stream == EVENTS {
+                continue;
+            }
+            if let Some(seq) = later.get(subject.as_str()) {
+                found.insert(msg_id, (stream, *seq));
+                continue;
+            }
+            let stored = self.bus.read(stream, subject, 1, 16, true).await?;
+            let is_it = |stored: &&Stored| stored.headers.get("Nats-Msg-Id") == Some(msg_id);
+            let run = runs
+                .iter()
+                .find(|run| run.stream == stream && run.first_n <= *n && *n <= run.last_n);
+            let was_at = run.map(|run| run.first_seq + (n - run.first_n).unsigned_abs());
+            // Somebody else's, behind where ours was: a letter that was purged must not come back.
+            let behind = |stored: &&Stored| was_at.is_some_and(|seq| stored.seq > seq);
+            let there = stored.iter().find(is_it).or(stored.iter().find(behind));
+            if let Some(stored) = there {
+                later.insert(subject, stored.seq);
+                found.insert(msg_id, (stream, stored.seq));
             }
         }
-        Ok(found)
+        Ok(())
     }
 
     /// Where in the archive the kept tail can begin: at the oldest message known of it, if that one is still where it
@@ -388,15 +417,6 @@ impl Place {
             n: row.n,
             stream: stream_of(&row.subject),
         }
-    }
-}
-
-/// The stream that a subject belongs to.
-fn stream_of(subject: &str) -> &'static str {
-    if subject.starts_with("dlq.") {
-        DLQ
-    } else {
-        EVENTS
     }
 }
 

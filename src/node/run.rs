@@ -16,6 +16,7 @@ use super::owner;
 use super::preflight::{guard_archive, sync};
 use super::registry::{self, Build};
 use super::relay::Relay;
+use super::replay::Replays;
 use super::thread::on_thread;
 use super::writer::{Job, Shared, Writer};
 use super::{advisories, commands, consumer, publisher, status};
@@ -421,7 +422,9 @@ async fn start_role(
     // No role of this build calls the outside yet, so that there is nothing to register.
     let runners = Arc::new(Runners::default());
     tokio::spawn(make_calls(runners, calls, jobs.downgrade()));
+    let (replays, progress) = mpsc::unbounded_channel();
     let shared = Shared {
+        replays,
         effects,
         latency: latency.clone(),
         age: Latency::default(),
@@ -458,7 +461,19 @@ async fn start_role(
             Ok(())
         },
     );
-    let tasks = Vec::new();
+    let mut tasks = Vec::new();
+    if let Some(queue) = queue {
+        let replays = Replays {
+            bus: bus.clone(),
+            queue,
+            path,
+            routes: Arc::clone(routes),
+            jobs: jobs.clone(),
+            progress,
+            clock: Clock,
+        };
+        tasks.push(tokio::spawn(replays.run(stop.clone())));
+    }
     // Not aborted at a stop: it ends when the writer lets go of its sender.
     tokio::spawn(consumer::acknowledge(bus.clone(), ack_receiver));
     Ok((

@@ -18,7 +18,7 @@ use super::{archive, letter};
 use crate::bus::{AckToken, Bus};
 use crate::event::{Id, Ts};
 use crate::role::{Command, Mode, Rejection, Role};
-use crate::store::{self, EffectCall};
+use crate::store::{self, EffectCall, ReplayRow};
 
 /// What a command is answered.
 pub type Reply = Result<Value, Rejection>;
@@ -57,6 +57,8 @@ pub struct Shared {
     pub acks: mpsc::UnboundedSender<Vec<AckToken>>,
     /// Calls to make.
     pub effects: mpsc::UnboundedSender<EffectCall>,
+    /// Replay jobs that got further.
+    pub replays: mpsc::UnboundedSender<ReplayRow>,
     /// What happened so far.
     pub counts: Arc<Mutex<Counts>>,
     /// From the archive to the committed outcome.
@@ -180,6 +182,10 @@ impl<B: Bus> Writer<B> {
         for call in output.effects {
             // Nobody takes it while the node stops: it is in the store, and made after the next start.
             let _ = self.shared.effects.send(call);
+        }
+        for row in output.replays {
+            // Only whoever carries jobs out wants to know; the place is in the store.
+            let _ = self.shared.replays.send(row);
         }
         for (id, reply) in output.replies {
             if let Some(asker) = askers.remove(&id) {

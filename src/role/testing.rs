@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::permission::{self, Caller};
 use super::{Code, Command, HandlerError, Input, Mode, Received, Rejection, Role, Timer};
 use crate::event::{Actor, Base, Codec, Detail, Event, Id, Site, Ts, decode, ids};
-use crate::store::{Context, Identity, Options, Origin, Reader, Store, Synchronous, Tx};
+use crate::store::{Context, Identity, Options, Origin, Reach, Reader, Store, Synchronous, Tx};
 
 /// A role on the bench.
 pub struct Bench<R: Role> {
@@ -80,6 +80,7 @@ impl<R: Role> Bench<R> {
             first,
             origin,
             delivery: None,
+            reach: Reach::Full,
         };
         let mut tx = Tx::open(&mut self.store, context).expect("a savepoint opens");
         let result = self.role.handle(&mut tx, input);
@@ -197,6 +198,7 @@ impl<R: Role> Bench<R> {
             first: true,
             origin: Origin::default(),
             delivery: None,
+            reach: Reach::Full,
         };
         let tx = Tx::open(&mut self.store, context).expect("a savepoint opens");
         let scope = self.role.scope(&tx, &command);

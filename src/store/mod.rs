@@ -13,6 +13,7 @@ mod lookup;
 mod outbox;
 pub mod raw;
 mod reader;
+mod replay;
 mod schema;
 mod timer;
 mod tx;
@@ -32,8 +33,9 @@ pub use inspect::{Inspection, inspect};
 pub use lookup::{Backlog, Record, Requested, Sought};
 pub use outbox::{OutboxRow, PublishedRun};
 pub use reader::Reader;
+pub use replay::{ReplayRow, ReplayState};
 pub use timer::DueTimer;
-pub use tx::{Context, Origin, Tx, TxOutput};
+pub use tx::{Context, Origin, Reach, Tx, TxOutput};
 pub use waiting::{Attempt, WaitingRow, WaitingState};
 
 use crate::event::{Codec, Id, Site};

@@ -99,6 +99,23 @@ impl Store {
         Ok(())
     }
 
+    /// Appends what takes the place of a letter that is done with: an empty body and the header `Roadcall-Letter`
+    /// (DESIGN 6); inside a step.
+    ///
+    /// # Errors
+    /// A store error.
+    pub fn retire_letter(
+        &mut self,
+        msg_id: &str,
+        subject: &str,
+        word: &str,
+        now_ms: i64,
+    ) -> Result<(), Error> {
+        let headers = [("Roadcall-Letter".to_owned(), word.to_owned())];
+        self.append_outbox(msg_id, subject, &headers, &[], None, now_ms)
+            .map(|_| ())
+    }
+
     /// Number of the newest outbox row, 0 when there never was one.
     #[must_use]
     pub fn outbox_end(&self) -> i64 {

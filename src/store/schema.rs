@@ -98,6 +98,21 @@ CREATE TABLE reply (
 ) WITHOUT ROWID;
 CREATE INDEX reply_at ON reply (at_ms);
 
+CREATE TABLE replay (
+    name TEXT PRIMARY KEY,
+    state INTEGER NOT NULL,
+    from_seq INTEGER NOT NULL,
+    to_seq INTEGER NOT NULL,
+    next_seq INTEGER NOT NULL,
+    handled INTEGER NOT NULL,
+    duplicates INTEGER NOT NULL,
+    filtered INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    started_at_ms INTEGER NOT NULL,
+    ended_at_ms INTEGER,
+    error TEXT
+) WITHOUT ROWID;
+
 CREATE TABLE entity_sequence (entity TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
 "];
 

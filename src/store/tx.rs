@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Class, EffectCall, Error, Store};
+use super::{Class, EffectCall, EffectClass, Error, Store};
 use crate::event::{Base, Detail, Event, Id, Site, Ts, encode, ids};
 
 /// The chain of causes that an input belongs to; timers and effects carry it to the events they lead to.
@@ -55,6 +55,20 @@ pub struct Context {
     pub origin: Origin,
     /// `Roadcall-Delivery` for events emitted while handling a `replay` or `redrive`.
     pub delivery: Option<&'static str>,
+    /// How far what it does reaches.
+    pub reach: Reach,
+}
+
+/// How far what an input does reaches beyond the role's own tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reach {
+    /// Everything, as a first handling has it.
+    #[default]
+    Full,
+    /// Events are emitted, but nobody outside is called: a replay that fills gaps.
+    NoExternal,
+    /// Only the role's own tables: a replay that runs handlers anew.
+    StateOnly,
 }
 
 /// What a finished input left for the engine.
@@ -169,6 +183,9 @@ impl<'a> Tx<'a> {
     /// A store error, or [`Class::Defect`] for an event over the size limit.
     pub fn emit<D: Detail>(&mut self, detail: &D) -> Result<Id, Error> {
         let id = self.derive(D::DETAIL_TYPE);
+        if self.context.reach == Reach::StateOnly {
+            return Ok(id);
+        }
         let entity = detail.entity();
         let metadata = self.metadata(entity.as_str())?;
         let options = &self.store.options;
@@ -218,6 +235,46 @@ impl<'a> Tx<'a> {
         Ok(id)
     }
 
+    /// Puts a document into a bucket of the broker's after the commit, in order with what is emitted.
+    ///
+    /// # Errors
+    /// A store error; [`Class::Defect`] for a value that is not JSON.
+    pub fn put_document(
+        &mut self,
+        bucket: &str,
+        key: &str,
+        document: &impl Serialize,
+    ) -> Result<(), Error> {
+        let id = self.derive(&format!("{bucket}/{key}"));
+        if self.context.reach == Reach::StateOnly {
+            return Ok(());
+        }
+        let (subject, body) = (format!("$KV.{bucket}.{key}"), self.text(document)?);
+        let now_ms = self.context.now.ms();
+        self.store.append_outbox(
+            &id.to_string(),
+            &subject,
+            &[],
+            body.as_bytes(),
+            None,
+            now_ms,
+        )?;
+        self.output.emitted += 1;
+        Ok(())
+    }
+
+    /// Takes a letter back after the commit: `word` says why, `redriven` or `purged` (DESIGN 6, DLQ).
+    ///
+    /// # Errors
+    /// A store error.
+    pub fn retire_letter(&mut self, subject: &str, word: &str) -> Result<(), Error> {
+        let id = self.derive(subject).to_string();
+        let now_ms = self.context.now.ms();
+        self.store.retire_letter(&id, subject, word, now_ms)?;
+        self.output.emitted += 1;
+        Ok(())
+    }
+
     /// `detail.metadata` as DOMAIN 3.1 wants it, the per-entity sequence included.
     fn metadata(&mut self, entity: &str) -> Result<BTreeMap<String, String>, Error> {
         let sequence: Option<i64> = self.store.value(
@@ -250,7 +307,8 @@ impl<'a> Tx<'a> {
         self.context.origin.correlation = Some(incident);
     }
 
-    /// Sets the timer (`kind`, `key`) to `at`, moving it if it is set.
+    /// Sets the timer (`kind`, `key`) to `at`, moving it if it is set. In a replay one whose time is past is not set
+    /// (DOMAIN 4.3): it fired when it was.
     ///
     /// # Errors
     /// A store error.
@@ -261,6 +319,9 @@ impl<'a> Tx<'a> {
         key: &str,
         payload: &Value,
     ) -> Result<(), Error> {
+        if self.context.delivery == Some("replay") && at <= self.context.now {
+            return self.store.remove_timer(kind, key).map(|_| ());
+        }
         self.store
             .set_timer(kind, key, at, payload, &self.context.origin)
     }
@@ -273,11 +334,15 @@ impl<'a> Tx<'a> {
         self.store.remove_timer(kind, key)
     }
 
-    /// Asks for a call to the outside, made after the commit. The same key again asks for nothing new.
+    /// Asks for a call to the outside, made after the commit. The same key again asks for nothing new; a replay asks for
+    /// none that reaches others unless it is told to.
     ///
     /// # Errors
     /// A store error.
     pub fn effect(&mut self, call: EffectCall) -> Result<(), Error> {
+        if self.context.reach != Reach::Full && call.class == EffectClass::External {
+            return Ok(());
+        }
         let (origin, now_ms) = (&self.context.origin, self.context.now.ms());
         if self.store.add_effect(&call, origin, now_ms)? {
             self.output.effects.push(call);

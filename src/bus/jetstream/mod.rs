@@ -27,7 +27,7 @@ use tokio::sync::Mutex;
 pub use publish::Form;
 
 use super::{
-    AckToken, Bus, DLQ, Delivery, EVENTS, Error, Headers, Outgoing, Published, QueueState, Stored,
+    AckToken, Bus, Delivery, EVENTS, Error, Headers, Outgoing, Published, QueueState, Stored,
     StreamId, StreamState, stream_of_queue,
 };
 
@@ -475,15 +475,6 @@ fn stored(reply: &async_nats::Message, headers_only: bool) -> Result<Stored, Err
         },
         received_at_ms: time.ok_or_else(lacking)?.timestamp_millis(),
     })
-}
-
-/// The stream that a subject belongs to.
-fn stream_of(subject: &str) -> &'static str {
-    if subject.starts_with("dlq.") {
-        DLQ
-    } else {
-        EVENTS
-    }
 }
 
 #[cfg(test)]

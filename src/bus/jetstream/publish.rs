@@ -7,8 +7,10 @@ use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::{JetStream, stream_of};
-use crate::bus::{ATOMIC_BATCH_MAX, Error, Outgoing, PubAck, Published};
+use super::JetStream;
+use crate::bus::{
+    ATOMIC_BATCH_MAX, Error, Outgoing, PubAck, Published, stream_of_subject as stream_of,
+};
 
 /// A batch holds an id that the dedup window knows (BROKER 7): its messages go one by one.
 const DUPLICATE_IN_BATCH: u64 = 10201;

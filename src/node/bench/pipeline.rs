@@ -309,7 +309,9 @@ impl<'a> Bench<'a> {
         let (effects, _) = mpsc::unbounded_channel();
         let (ready, is_ready) = oneshot::channel();
         let (hint, stop) = (Arc::new(Notify::new()), CancellationToken::new());
+        let (replays, _) = mpsc::unbounded_channel();
         let shared = Shared {
+            replays,
             outbox: Arc::clone(&hint),
             acks,
             effects,

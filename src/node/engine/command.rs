@@ -6,7 +6,7 @@ use super::{Engine, StepOutput};
 use crate::event::Ts;
 use crate::role::permission::{self, Scope};
 use crate::role::{Code, Command, CommandSpec, HandlerError, Input, Rejection};
-use crate::store::{self, Context, Origin, Tx};
+use crate::store::{self, Context, Origin, Reach, Tx};
 
 impl Engine {
     pub(super) fn command(
@@ -48,6 +48,7 @@ impl Engine {
                 ..Origin::default()
             },
             delivery: None,
+            reach: Reach::Full,
         };
         let reply = match self.permit(command, spec, &context)? {
             Err(error) => Err(self.refusal(command, error)),

@@ -22,7 +22,7 @@ use crate::event::{
 use crate::node::letter::{Dead, Letter, entity_token};
 use crate::role::{HandlerError, Input, Mode, Received};
 use crate::store::{
-    self, Attempt, Class, Context, InboxRow, Origin, Outcome, Tx, WaitingRow, WaitingState,
+    self, Attempt, Class, Context, InboxRow, Origin, Outcome, Reach, Tx, WaitingRow, WaitingState,
 };
 
 impl Engine {
@@ -104,7 +104,7 @@ impl Engine {
     }
 
     /// Brings one event as far as it gets now. `row.id` is 0 for one that does not wait yet.
-    fn attempt(
+    pub(super) fn attempt(
         &mut self,
         row: WaitingRow,
         decoded: &Result<Arc<Event>, DecodeError>,
@@ -193,6 +193,12 @@ impl Engine {
                 Mode::Replay => Some("replay"),
                 Mode::Redrive => Some("redrive"),
             },
+            reach: match mode {
+                Mode::Replay if !row.headers.iter().any(|(name, _)| name == WAITING_EXTERNAL) => {
+                    Reach::NoExternal
+                }
+                _ => Reach::Full,
+            },
         }
     }
 
@@ -207,6 +213,12 @@ impl Engine {
         })?;
         if row.id != 0 {
             self.store.remove_waiting(row.id)?;
+        }
+        let letter = row.headers.iter().find(|(name, _)| name == WAITING_LETTER);
+        if let Some((_, subject)) = letter.filter(|_| outcome == Outcome::Done) {
+            let msg_id = format!("{subject}:redriven:{}", now.ms());
+            self.store
+                .retire_letter(&msg_id, subject, "redriven", now.ms())?;
         }
         if !self.waits {
             return Ok(());
@@ -316,7 +328,7 @@ impl Engine {
             stream_seq: row.stream_seq,
             event,
             subject: &row.subject,
-            headers: &row.headers,
+            headers: &of_the_wire(&row.headers),
             body: &row.body,
             attempts: row.errors.clone(),
             reason,
@@ -394,6 +406,7 @@ impl Engine {
                 ..Origin::default()
             },
             delivery: None,
+            reach: Reach::Full,
         };
         let mut tx = Tx::open(&mut self.store, context)?;
         tx.emit(&detail)?;
@@ -403,7 +416,7 @@ impl Engine {
     }
 }
 
-fn defect(store: &store::Store, op: &'static str, message: String) -> store::Error {
+pub(super) fn defect(store: &store::Store, op: &'static str, message: String) -> store::Error {
     store::Error {
         class: Class::Defect,
         op,
@@ -456,8 +469,19 @@ pub(super) fn arrival(incoming: &Incoming, now: Ts) -> WaitingRow {
     }
 }
 
-/// Header of a waiting row that came by a replay or redrive; never on the wire.
+/// What the engine itself notes in a waiting row's headers; never on the wire.
+const WAITING: &str = "Roadcall-Waiting-";
+/// That it came by a replay or redrive.
 const WAITING_MODE: &str = "Roadcall-Waiting-Mode";
+/// That the replay may call outside.
+pub(super) const WAITING_EXTERNAL: &str = "Roadcall-Waiting-External";
+/// The subject of the letter that it had.
+pub(super) const WAITING_LETTER: &str = "Roadcall-Waiting-Letter";
+
+fn of_the_wire(headers: &[(String, String)]) -> Vec<(String, String)> {
+    let came = |(name, _): &&(String, String)| !name.starts_with(WAITING);
+    headers.iter().filter(came).cloned().collect()
+}
 
 fn mode_of(headers: &[(String, String)]) -> Mode {
     match headers

@@ -151,12 +151,10 @@ impl Engine {
             }
             for letter in wrong {
                 // What a redrive in fill mode would come to: a duplicate, and the letter is done with.
-                let headers = [("Roadcall-Letter".to_owned(), "redriven".to_owned())];
                 let msg_id = format!("{}:redriven", letter.msg_id());
-                let subject = letter.subject();
                 engine
                     .store
-                    .append_letter(&msg_id, &subject, &headers, &[], false, now.ms())?;
+                    .retire_letter(&msg_id, &letter.subject(), "redriven", now.ms())?;
             }
             Ok(marked)
         })

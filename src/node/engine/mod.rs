@@ -12,6 +12,7 @@ mod deliver;
 mod exhausted;
 mod judge;
 mod recover;
+mod replay;
 mod upkeep;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,10 +26,12 @@ use crate::event::{DecodeError, Event, Id, Ts, decode, ids};
 use crate::role::{Command, HandlerError, Input, Mode, Rejection, Role, Timer};
 use crate::routing::Routes;
 use crate::store::{
-    self, Context, DueTimer, EffectCall, EffectOutcome, PublishedRun, Store, Tx, TxOutput,
+    self, Context, DueTimer, EffectCall, EffectOutcome, PublishedRun, Reach, ReplayRow, Store, Tx,
+    TxOutput,
 };
 
 pub use exhausted::{Exhausted, Standing};
+pub use replay::{End, ReplayPage, Replayed, mode_of};
 
 /// The rules in force; replaced as a whole on SIGHUP.
 pub type SharedRoutes = Arc<RwLock<Arc<Routes>>>;
@@ -118,6 +121,8 @@ pub enum Work {
     },
     /// The server gave a delivery up that no engine answered; for the audit role.
     Exhausted(Box<Exhausted>),
+    /// A piece of a replay or redrive.
+    Replay(Box<ReplayPage>),
     /// The relay published these.
     Published(Vec<PublishedRun>),
     /// The relay verified what is published: this is all of it.
@@ -140,6 +145,8 @@ pub struct StepOutput {
     pub replies: Vec<(Id, Result<Value, Rejection>)>,
     /// Calls to start.
     pub effects: Vec<EffectCall>,
+    /// Replay jobs that got further.
+    pub replays: Vec<ReplayRow>,
     /// Whether the outbox grew: a hint for the relay.
     pub outbox_grew: bool,
 }
@@ -266,6 +273,7 @@ impl Engine {
                 Work::Command(command) => self.command(command, now, output)?,
                 Work::Effect { key, outcome } => self.effect_result(key, outcome, now, output)?,
                 Work::Exhausted(exhausted) => self.exhausted(exhausted, now, output)?,
+                Work::Replay(page) => self.replay(page, now, output)?,
                 Work::Published(runs) => runs
                     .iter()
                     .try_for_each(|run| self.store.mark_published(run))?,
@@ -342,6 +350,7 @@ impl Engine {
             first: false,
             origin: timer.origin(),
             delivery: None,
+            reach: Reach::Full,
         };
         let input = Input::Timer(Timer {
             kind: timer.kind.clone(),
@@ -393,6 +402,7 @@ impl Engine {
             first: false,
             origin: pending.origin,
             delivery: None,
+            reach: Reach::Full,
         };
         let input = Input::Effect(crate::role::EffectResult {
             key: key.to_owned(),

@@ -1,0 +1,438 @@
+//! Carries out the replay and redrive jobs of one queue, one at a time, beside the live traffic (DESIGN 7).
+//!
+//! Jobs stand in the bucket `REPLAYS`, written by the audit role. This loop reads the archive page by page and hands each
+//! page to the writer; the job's place is in the role's store and moves in the commit that handles the page, so whatever
+//! dies, the job goes on where it was. What it puts into the bucket about its progress is for people who look.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::clock::Clock;
+use super::engine::{End, Incoming, ReplayPage, Replayed, SharedRoutes, Work, mode_of};
+use super::letter::{self, Letter};
+use super::writer::Job as WriterJob;
+use crate::bus::{
+    self, AckToken, Bus, Delivery, EVENTS, Headers, Outgoing, REPLAYS_STREAM, Stored, StreamState,
+};
+use crate::event::{Ts, to_value};
+use crate::role::audit::job::{Job, Kind, REPLAYS};
+use crate::routing::filter;
+use crate::routing::pattern::Pattern;
+use crate::store::{self, Reader, ReplayRow, ReplayState};
+
+/// Events in one step.
+const PAGE: usize = 256;
+/// How often new jobs and cancellations are looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often progress is told.
+const TELL_EVERY_MS: i64 = 1000;
+
+/// What the loop works with.
+#[derive(Debug)]
+pub struct Replays<B> {
+    /// The broker.
+    pub bus: B,
+    /// The queue.
+    pub queue: &'static str,
+    /// The role's database.
+    pub path: PathBuf,
+    /// The rules in force.
+    pub routes: SharedRoutes,
+    /// To the role's writer.
+    pub jobs: mpsc::Sender<WriterJob>,
+    /// From the role's writer: how far a job is after a page.
+    pub progress: mpsc::UnboundedReceiver<ReplayRow>,
+    /// The clock.
+    pub clock: Clock,
+}
+
+/// Why the loop has to try again.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Bus(#[from] bus::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("the writer has ended")]
+    Ended,
+}
+
+/// The jobs of the queue as the bucket has them.
+#[derive(Debug, Default)]
+struct Known {
+    jobs: BTreeMap<String, Arc<Job>>,
+    read_to: u64,
+}
+
+/// A job on its way.
+struct Running {
+    job: Arc<Job>,
+    pattern: Option<Pattern>,
+    row: ReplayRow,
+    /// By sequence: the letters of the queue when the job was taken up.
+    letters: BTreeMap<u64, Arc<Letter>>,
+    told_at_ms: i64,
+}
+
+impl<B: Bus> Replays<B> {
+    /// Carries jobs out until told to stop.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut known = Known::default();
+        let mut delay = LOOK_EVERY;
+        loop {
+            let result = tokio::select! {
+                () = stop.cancelled() => return,
+                result = self.next_job(&mut known) => result,
+            };
+            delay = match result {
+                Ok(true) => continue,
+                Ok(false) => LOOK_EVERY,
+                Err(Error::Ended) => return,
+                Err(error) => {
+                    tracing::warn!(queue = self.queue, %error, "replays wait, trying again");
+                    (delay * 2).min(Duration::from_secs(5))
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(delay) => {}
+            }
+        }
+    }
+
+    /// Carries the oldest open job out to its end. False when there is none.
+    async fn next_job(&mut self, known: &mut Known) -> Result<bool, Error> {
+        if !self.look(known).await? {
+            return Ok(false);
+        }
+        let mut rows: BTreeMap<String, ReplayRow> = Reader::open(&self.path)?
+            .replays()?
+            .into_iter()
+            .map(|row| (row.name.clone(), row))
+            .collect();
+        let open = |job: &&Arc<Job>| {
+            let row = rows.get(job.name.as_str());
+            row.is_none_or(|row| row.state == ReplayState::Running)
+        };
+        let oldest = known.jobs.values().filter(open);
+        let Some(job) = oldest
+            .min_by_key(|job| (job.started_at, &job.name))
+            .cloned()
+        else {
+            // What ended when nobody could be told, and what was told already: both are looked at once.
+            for row in known.jobs.keys().filter_map(|name| rows.remove(name)) {
+                self.tell(&row).await?;
+            }
+            known.jobs.clear();
+            return Ok(false);
+        };
+        let row = rows.remove(job.name.as_str());
+        self.carry_out(job, row, known).await?;
+        Ok(true)
+    }
+
+    /// Reads what is new in the bucket. False when no job of this queue may be open.
+    async fn look(&self, known: &mut Known) -> Result<bool, Error> {
+        loop {
+            let filter = format!("$KV.{REPLAYS}.job.>");
+            let from = known.read_to + 1;
+            let page = self
+                .bus
+                .read(REPLAYS_STREAM, &filter, from, PAGE, false)
+                .await?;
+            let Some(last) = page.last() else {
+                return Ok(!known.jobs.is_empty());
+            };
+            known.read_to = last.seq;
+            for stored in &page {
+                match serde_json::from_slice::<Job>(&stored.body) {
+                    Ok(job) if job.queue == self.queue => {
+                        known.jobs.insert(job.name.to_string(), Arc::new(job));
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(subject = stored.subject, %error, "a replay job can't be read");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn carry_out(
+        &mut self,
+        job: Arc<Job>,
+        row: Option<ReplayRow>,
+        known: &mut Known,
+    ) -> Result<(), Error> {
+        let mut running = match self.take_up(&job, row).await? {
+            Ok(running) => running,
+            Err((bounds, why)) => {
+                self.step(page(&job, bounds, bounds.0, Some(End::Failed(why))))
+                    .await?;
+                return Ok(());
+            }
+        };
+        loop {
+            self.look(known).await?;
+            if let Some(newer) = known.jobs.get(job.name.as_str()) {
+                running.job = Arc::clone(newer);
+            }
+            let began = self.clock.now();
+            let page = match &running.job.cancelled_by {
+                Some(by) => running.page(Some(End::Cancelled(by.clone()))),
+                None => self.read(&running).await?,
+            };
+            let events = page.events.len();
+            running.row = self.step(page).await?;
+            let now_ms = self.clock.now().ms();
+            let ended = running.row.state != ReplayState::Running;
+            if ended || now_ms - running.told_at_ms >= TELL_EVERY_MS {
+                self.tell(&running.row).await?;
+                running.told_at_ms = now_ms;
+            }
+            if ended {
+                return Ok(());
+            }
+            if let Some(rate) = running.job.rate {
+                let due = Duration::from_secs_f64(events as f64 / f64::from(rate));
+                tokio::time::sleep(due.saturating_sub(self.clock.since(began))).await;
+            }
+        }
+    }
+
+    /// What a job needs besides its description. The inner error says why it can't be carried out.
+    async fn take_up(
+        &self,
+        job: &Arc<Job>,
+        row: Option<ReplayRow>,
+    ) -> Result<Result<Running, ((u64, u64), String)>, Error> {
+        let state = self.bus.stream(EVENTS).await?;
+        let letters: BTreeMap<u64, Arc<Letter>> = letter::of_queue(&self.bus, self.queue)
+            .await?
+            .into_iter()
+            .filter(|letter| letter.stream == state.identity.0)
+            .map(|letter| (letter.seq, Arc::new(letter)))
+            .collect();
+        let bounds = bounds(job, &state, &letters);
+        let pattern = match job.pattern.clone().map(Pattern::new).transpose() {
+            Ok(pattern) => pattern,
+            Err(error) => return Ok(Err((bounds, format!("the pattern: {error}")))),
+        };
+        let row = row.unwrap_or_else(|| ReplayRow {
+            name: job.name.to_string(),
+            state: ReplayState::Running,
+            from_seq: bounds.0,
+            to_seq: bounds.1,
+            next_seq: bounds.0,
+            handled: 0,
+            duplicates: 0,
+            filtered: 0,
+            failed: 0,
+            started_at_ms: self.clock.now().ms(),
+            ended_at_ms: None,
+            error: None,
+        });
+        Ok(Ok(Running {
+            job: Arc::clone(job),
+            pattern,
+            row,
+            letters,
+            told_at_ms: 0,
+        }))
+    }
+
+    /// The next page of a job.
+    async fn read(&self, running: &Running) -> Result<ReplayPage, Error> {
+        let (from, to) = (running.row.next_seq, running.row.to_seq);
+        let stream = self.bus.stream(EVENTS).await?;
+        let limit = running
+            .job
+            .rate
+            .map_or(PAGE, |rate| (rate as usize).clamp(1, PAGE));
+        let chosen = running.chosen();
+        let (stored, next_seq) = match chosen {
+            Some(seqs) => {
+                let seqs: Vec<u64> = seqs
+                    .into_iter()
+                    .filter(|seq| *seq >= from)
+                    .take(limit)
+                    .collect();
+                let mut stored = Vec::new();
+                for seq in &seqs {
+                    stored.extend(super::archive::at(&self.bus, *seq).await?);
+                }
+                (stored, seqs.last().map_or(to + 1, |last| last + 1))
+            }
+            None if from > to => (Vec::new(), to + 1),
+            None => {
+                let page = self
+                    .bus
+                    .read(EVENTS, &self.widest_filter(), from, limit, false)
+                    .await?;
+                let next = page.last().map_or(to, |last| last.seq) + 1;
+                (page, next.min(to + 1))
+            }
+        };
+        let routes = Arc::clone(
+            &self
+                .routes
+                .read()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        );
+        let filters = routes.filters(self.queue);
+        let of_queue = |stored: &Stored| {
+            stored.seq <= to
+                && filters
+                    .iter()
+                    .any(|one| filter::matches(one, &stored.subject))
+        };
+        let events = stored
+            .into_iter()
+            .filter(of_queue)
+            .map(|stored| running.replayed(stored, &stream))
+            .filter(|replayed| running.wants(replayed))
+            .collect();
+        let end = (next_seq > to).then_some(End::Completed);
+        Ok(ReplayPage {
+            events,
+            next_seq,
+            ..running.page(end)
+        })
+    }
+
+    /// The queue's own filter where it has one; else everything, and what is not for it is passed over here: a direct get
+    /// takes one filter.
+    fn widest_filter(&self) -> String {
+        let routes = self
+            .routes
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        match routes.filters(self.queue).as_slice() {
+            [only] => only.clone(),
+            _ => "roadcall.>".to_owned(),
+        }
+    }
+
+    async fn step(&mut self, page: ReplayPage) -> Result<ReplayRow, Error> {
+        let name = page.job.name.to_string();
+        let work = WriterJob::Do(Work::Replay(Box::new(page)));
+        self.jobs.send(work).await.map_err(|_| Error::Ended)?;
+        loop {
+            let row = self.progress.recv().await.ok_or(Error::Ended)?;
+            if row.name == name {
+                return Ok(row);
+            }
+        }
+    }
+
+    /// Puts a job's progress into the bucket.
+    async fn tell(&self, row: &ReplayRow) -> Result<(), bus::Error> {
+        let document = progress(row);
+        let message = Outgoing {
+            subject: format!("$KV.{REPLAYS}.progress.{}", row.name),
+            headers: Headers::default(),
+            body: Bytes::from(document.to_string()),
+            msg_id: uuid::Uuid::new_v4().to_string(),
+            expected_last_subject_seq: None,
+        };
+        match self.bus.publish(vec![message]).await.stopped {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Running {
+    /// An empty page that moves nothing.
+    fn page(&self, end: Option<End>) -> ReplayPage {
+        let bounds = (self.row.from_seq, self.row.to_seq);
+        page(&self.job, bounds, self.row.next_seq, end)
+    }
+
+    /// The sequences to look at, where not all within the bounds: of a redrive those that have a letter.
+    fn chosen(&self) -> Option<Vec<u64>> {
+        let has_letter = |seq: &u64| self.letters.contains_key(seq);
+        match (self.job.kind, self.job.seqs.is_empty()) {
+            (Kind::Redrive, true) => Some(self.letters.keys().copied().collect()),
+            (Kind::Redrive, false) => {
+                Some(self.job.seqs.iter().copied().filter(has_letter).collect())
+            }
+            (Kind::Replay, true) => None,
+            (Kind::Replay, false) => Some(self.job.seqs.clone()),
+        }
+    }
+
+    fn replayed(&self, stored: Stored, stream: &StreamState) -> Replayed {
+        let letter = self.letters.get(&stored.seq).cloned();
+        let delivery = Delivery {
+            stream: stream.identity,
+            seq: stored.seq,
+            subject: stored.subject,
+            headers: stored.headers,
+            body: stored.body,
+            delivered: 0,
+            received_at_ms: stored.received_at_ms,
+            token: AckToken::default(),
+        };
+        Replayed {
+            incoming: Incoming::new(delivery, mode_of(&self.job)),
+            letter,
+        }
+    }
+
+    fn wants(&self, replayed: &Replayed) -> bool {
+        let delivery = &replayed.incoming.delivery;
+        if let Some(entity) = &self.job.entity
+            && letter::entity_token(&delivery.subject) != entity.as_str()
+        {
+            return false;
+        }
+        match (&self.pattern, &replayed.incoming.decoded) {
+            (None, _) => true,
+            (Some(pattern), Ok(event)) => pattern.matches(&to_value(event)),
+            (Some(_), Err(_)) => false,
+        }
+    }
+}
+
+fn page(job: &Arc<Job>, bounds: (u64, u64), next_seq: u64, end: Option<End>) -> ReplayPage {
+    ReplayPage {
+        job: Arc::clone(job),
+        bounds,
+        events: Vec::new(),
+        next_seq,
+        end,
+    }
+}
+
+/// The end is fixed here, at the start.
+fn bounds(job: &Job, state: &StreamState, letters: &BTreeMap<u64, Arc<Letter>>) -> (u64, u64) {
+    let all = job.kind == Kind::Redrive && job.seqs.is_empty();
+    let (first, last) = match (letters.keys().next(), letters.keys().next_back()) {
+        (Some(first), Some(last)) if all => (*first, *last),
+        _ if all => (1, 0),
+        _ => (state.first_seq, state.last_seq),
+    };
+    let from = job.from_seq.unwrap_or(first).max(1);
+    (from, job.to_seq.unwrap_or(last).min(state.last_seq))
+}
+
+/// What `replay status` shows of it.
+fn progress(row: &ReplayRow) -> serde_json::Value {
+    let last_seq = (row.next_seq > row.from_seq).then(|| row.next_seq - 1);
+    json!({
+        "name": row.name, "state": row.state.as_str(), "fromSeq": row.from_seq, "toSeq": row.to_seq,
+        "lastSeq": last_seq, "done": row.next_seq - row.from_seq,
+        "total": (row.to_seq + 1).saturating_sub(row.from_seq), "handled": row.handled,
+        "duplicates": row.duplicates, "filtered": row.filtered, "failed": row.failed,
+        "startedAt": Ts::from_ms(row.started_at_ms), "endedAt": row.ended_at_ms.map(Ts::from_ms),
+        "error": row.error,
+    })
+}

@@ -1,0 +1,87 @@
+//! The role `audit`, as far as it goes now: it takes every event off its queue, so that each has an outcome there, writes
+//! replay and redrive jobs down, and discards letters (DOMAIN 5.12, 4.3). The event log and the ledger come with later
+//! issues.
+
+mod dlq;
+pub mod job;
+mod replay;
+
+use super::permission::{Permission, Scope};
+use super::{Code, Command, CommandSpec, HandlerError, Input, Rejection, Role, RoleName};
+use crate::event::Known;
+use crate::store::Tx;
+
+/// The role.
+#[derive(Debug, Default)]
+pub struct AuditRole;
+
+const MIGRATIONS: &[&str] = &["
+CREATE TABLE job (name TEXT PRIMARY KEY, doc TEXT NOT NULL, state TEXT NOT NULL, at_ms INTEGER NOT NULL) WITHOUT ROWID;
+"];
+
+const fn command(name: &'static str, mutates: bool) -> CommandSpec {
+    CommandSpec {
+        name,
+        permission: Permission::AdminOps,
+        mutates,
+    }
+}
+
+impl Role for AuditRole {
+    fn name(&self) -> RoleName {
+        RoleName::Audit
+    }
+
+    fn migrations(&self) -> &'static [&'static str] {
+        MIGRATIONS
+    }
+
+    fn commands(&self) -> &'static [CommandSpec] {
+        const COMMANDS: &[CommandSpec] = &[
+            command("replay.start", true),
+            command("replay.cancel", true),
+            command("replay.status", false),
+            command("replay.list", false),
+            command("dlq.redrive", true),
+            command("dlq.purge", true),
+        ];
+        COMMANDS
+    }
+
+    fn scope(&self, _tx: &Tx<'_>, _command: &Command) -> Result<Scope, HandlerError> {
+        Ok(Scope::Open)
+    }
+
+    fn handle(&mut self, tx: &mut Tx<'_>, input: &Input) -> Result<(), HandlerError> {
+        match input {
+            Input::Command(command) => match command.name.as_str() {
+                "replay.start" => replay::start(tx, command),
+                "replay.cancel" => replay::cancel(tx, command),
+                "replay.status" => replay::status(tx, command),
+                "replay.list" => replay::list(tx, command),
+                "dlq.redrive" => dlq::redrive(tx, command),
+                "dlq.purge" => dlq::purge(tx, command),
+                other => Err(Rejection::new(Code::NotFound, format!("no command {other}")).into()),
+            },
+            Input::Event(received) => match received.event.known() {
+                Some(Known::ReplayCompleted(ended)) => {
+                    replay::ended(tx, &ended.replay_name, &ended.state.to_string())
+                }
+                Some(Known::ReplayCancelled(ended)) => {
+                    replay::ended(tx, &ended.replay_name, "CANCELLED")
+                }
+                _ => Ok(()),
+            },
+            Input::Timer(_) | Input::Effect(_) => Ok(()),
+        }
+    }
+}
+
+/// The queue of a role, by its name in a body.
+fn queue(name: &str) -> Result<&'static str, Rejection> {
+    let found = RoleName::ALL
+        .into_iter()
+        .filter_map(RoleName::queue)
+        .find(|queue| *queue == name);
+    found.ok_or_else(|| Rejection::field("queue", format!("no queue is named '{name}'")))
+}

@@ -1,0 +1,206 @@
+//! `replay.start`, `replay.cancel`, `replay.status`, `replay.list`.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::job::{Job, Kind, REPLAYS};
+use super::queue;
+use crate::event::{Key, ReplayMode, ReplayStarted, Text};
+use crate::role::{Code, Command, HandlerError, Rejection};
+use crate::store::{Tx, params};
+
+/// Characters of a description at the most.
+const DESCRIPTION_MAX: usize = 500;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Start {
+    queue: String,
+    name: Option<Key>,
+    mode: Option<ReplayMode>,
+    from_seq: Option<u64>,
+    to_seq: Option<u64>,
+    pattern: Option<Value>,
+    entity: Option<Key>,
+    #[serde(default, alias = "withSideEffects")]
+    allow_external: bool,
+    rate: Option<u32>,
+    description: Option<String>,
+    #[serde(rename = "clientRequestId")]
+    _client_request_id: Option<String>,
+}
+
+pub(super) fn start(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
+    let start: Start = command.parse()?;
+    let queue = queue(&start.queue)?;
+    if start
+        .from_seq
+        .zip(start.to_seq)
+        .is_some_and(|(from, to)| from > to)
+    {
+        return Err(Rejection::field("toSeq", "is below fromSeq").into());
+    }
+    if start.rate == Some(0) {
+        return Err(Rejection::field("rate", "is 0; leave it out for no limit").into());
+    }
+    let description = start.description.as_deref().map(str::chars);
+    if description.is_some_and(|text| text.count() > DESCRIPTION_MAX) {
+        let message = format!("is longer than {DESCRIPTION_MAX} characters");
+        return Err(Rejection::field("description", message).into());
+    }
+    let job = Job {
+        name: named(tx, start.name, "replay")?,
+        queue: queue.to_owned(),
+        kind: Kind::Replay,
+        mode: start.mode.unwrap_or(ReplayMode::Fill),
+        from_seq: start.from_seq,
+        to_seq: start.to_seq,
+        seqs: Vec::new(),
+        pattern: start.pattern,
+        entity: start.entity,
+        allow_external: start.allow_external,
+        rate: start.rate,
+        description: start.description,
+        started_by: command.actor().clone(),
+        started_at: tx.now(),
+        cancelled_by: None,
+    };
+    tx.emit(&ReplayStarted {
+        replay_name: job.name.clone(),
+        archive: Text::lossy("EVENTS"),
+        queue: Text::lossy(queue),
+        from_seq: job.from_seq.unwrap_or(1),
+        to_seq: job.to_seq.unwrap_or(i64::MAX as u64),
+        window_start: None,
+        window_end: None,
+        filter: job
+            .pattern
+            .as_ref()
+            .map(|pattern| Text::lossy(&pattern.to_string())),
+        mode: job.mode,
+        with_side_effects: job.allow_external,
+        started_by: job.started_by.clone(),
+    })?;
+    write(tx, &job, "STARTING")?;
+    tx.reply(&told(&job, "STARTING")).map_err(Into::into)
+}
+
+/// The name that was asked for, or a new one.
+pub(super) fn named(tx: &mut Tx<'_>, wanted: Option<Key>, kind: &str) -> Result<Key, HandlerError> {
+    let name = match wanted {
+        Some(name) => name,
+        None => {
+            let own = format!("{kind}-{}", tx.new_id().short());
+            Key::new(own).map_err(|error| HandlerError::Transient(error.to_string()))?
+        }
+    };
+    match read(tx, &name)? {
+        None => Ok(name),
+        Some(_) => Err(Rejection {
+            field: Some("name".to_owned()),
+            ..Rejection::new(
+                Code::Conflict,
+                format!("a replay named '{name}' is there already"),
+            )
+        }
+        .into()),
+    }
+}
+
+/// Writes a job down, here and for the role that owns its queue.
+pub(super) fn write(tx: &mut Tx<'_>, job: &Job, state: &str) -> Result<(), HandlerError> {
+    let (doc, at_ms) = (tx.text(job)?, job.started_at.ms());
+    tx.execute(
+        "INSERT INTO job (name, doc, state, at_ms) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (name) DO UPDATE SET doc = ?2, state = ?3",
+        params![job.name.as_str(), doc, state, at_ms],
+    )?;
+    tx.put_document(REPLAYS, &job.key(), job)?;
+    Ok(())
+}
+
+/// What a job's command answers.
+pub(super) fn told(job: &Job, state: &str) -> Value {
+    json!({
+        "name": job.name.as_str(), "queue": job.queue, "mode": job.mode, "fromSeq": job.from_seq,
+        "toSeq": job.to_seq, "state": state,
+    })
+}
+
+fn read(tx: &Tx<'_>, name: &Key) -> Result<Option<(Job, String)>, HandlerError> {
+    let job: Option<Job> = tx.document(
+        "SELECT doc FROM job WHERE name = ?1",
+        params![name.as_str()],
+    )?;
+    let state: Option<String> = tx.value(
+        "SELECT state FROM job WHERE name = ?1",
+        params![name.as_str()],
+    )?;
+    Ok(job.zip(state))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Named {
+    name: Key,
+    #[serde(rename = "clientRequestId")]
+    _client_request_id: Option<String>,
+}
+
+fn find(tx: &Tx<'_>, command: &Command) -> Result<(Job, String), HandlerError> {
+    let named: Named = command.parse()?;
+    read(tx, &named.name)?.ok_or_else(|| {
+        let message = format!("no replay is named '{}'", named.name);
+        Rejection::new(Code::NotFound, message).into()
+    })
+}
+
+pub(super) fn cancel(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
+    let (mut job, state) = find(tx, command)?;
+    match state.as_str() {
+        "STARTING" => {
+            job.cancelled_by = Some(command.actor().clone());
+            write(tx, &job, "CANCELLING")?;
+        }
+        "CANCELLING" => {}
+        ended => {
+            let message = format!("the replay has ended, it is {ended}");
+            return Err(Rejection::new(Code::InvalidTransition, message).into());
+        }
+    }
+    tx.reply(&told(&job, "CANCELLING")).map_err(Into::into)
+}
+
+pub(super) fn status(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
+    let (job, state) = find(tx, command)?;
+    tx.reply(&told(&job, &state)).map_err(Into::into)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct List {
+    state: Option<String>,
+}
+
+pub(super) fn list(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
+    let list: List = command.parse()?;
+    let sql = "SELECT json_object('job', json(doc), 'state', state) FROM job
+         WHERE ?1 IS NULL OR state = ?1 ORDER BY at_ms, name";
+    #[derive(Deserialize)]
+    struct Row {
+        job: Job,
+        state: String,
+    }
+    let rows: Vec<Row> = tx.documents(sql, params![list.state])?;
+    let jobs: Vec<Value> = rows.iter().map(|row| told(&row.job, &row.state)).collect();
+    tx.reply(&jobs).map_err(Into::into)
+}
+
+/// Notes how a job ended, as the role that carried it out tells.
+pub(super) fn ended(tx: &mut Tx<'_>, name: &Key, state: &str) -> Result<(), HandlerError> {
+    tx.execute(
+        "UPDATE job SET state = ?2 WHERE name = ?1",
+        params![name.as_str(), state],
+    )?;
+    Ok(())
+}
