@@ -19,6 +19,7 @@ mod offer;
 mod output;
 mod queue;
 mod reload;
+mod replay;
 mod run;
 mod topology;
 mod tracking;
@@ -138,9 +139,12 @@ enum Command {
     /// Look at queues, or give one to another database.
     #[command(subcommand)]
     Queue(queue::QueueVerb),
-    /// Look at dead letters.
+    /// Look at dead letters, send them back to their queue, or discard them.
     #[command(subcommand)]
     Dlq(dlq::DlqVerb),
+    /// Bring archived events to a queue again.
+    #[command(subcommand)]
+    Replay(replay::ReplayVerb),
     /// What an error code means and what to do about it.
     Explain(explain::Explain),
 }
@@ -213,6 +217,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Tracking(verb) => tracking::tracking(&connection, verb).await,
             Command::Queue(verb) => queue::queue(&connection, &verb).await,
             Command::Dlq(verb) => dlq::dlq(&connection, verb).await,
+            Command::Replay(verb) => replay::replay(&connection, verb).await,
             Command::Explain(what) => explain::explain(&connection, &what),
         }
     })

@@ -78,7 +78,15 @@ pub async fn of_letter<B: Bus>(bus: &B, letter: &Letter) -> Result<Option<Delive
 
 /// The smallest sequence in `first..end` that the stream took at `ms` or later; `end` when there is none. Sequences and
 /// times of receipt grow together.
-async fn first_at<B: Bus>(bus: &B, ms: i64, mut first: u64, mut end: u64) -> Result<u64, Error> {
+///
+/// # Errors
+/// Any bus error.
+pub async fn first_at<B: Bus>(
+    bus: &B,
+    ms: i64,
+    mut first: u64,
+    mut end: u64,
+) -> Result<u64, Error> {
     while first < end {
         let middle = first + (end - first) / 2;
         let stored = bus.read(EVENTS, "roadcall.>", middle, 1, true).await?;

@@ -9,6 +9,7 @@ mod engine;
 mod patterns;
 mod processes;
 mod queues;
+mod replays;
 mod scenarios;
 mod simulation;
 mod site;

@@ -168,7 +168,7 @@ impl Tail {
     }
 }
 
-fn parse_pattern(text: Option<&str>) -> Result<Option<Pattern>, Failure> {
+pub(super) fn parse_pattern(text: Option<&str>) -> Result<Option<Pattern>, Failure> {
     let parse = |text| {
         serde_json::from_str(text).map_err(|error| {
             Failure::usage(

@@ -33,10 +33,11 @@ struct Start {
 pub(super) fn start(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     let start: Start = command.parse()?;
     let queue = queue(&start.queue)?;
+    // One below is an empty window: it completes with nothing.
     if start
         .from_seq
         .zip(start.to_seq)
-        .is_some_and(|(from, to)| from > to)
+        .is_some_and(|(from, to)| from > to.saturating_add(1))
     {
         return Err(Rejection::field("toSeq", "is below fromSeq").into());
     }
