@@ -40,16 +40,37 @@ pub(super) async fn send(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Sends a listing command and prints its items: a table with these columns for people, one array with `--json`.
+/// Sends a listing command and prints all of its items: a table with these columns for people, one array with `--json`.
 pub(super) async fn list(
     connection: &Connection,
     command: &str,
     body: Value,
     columns: &[&str],
 ) -> Result<ExitCode, Failure> {
-    let reply = Client::open(connection).await?.call(command, &body).await?;
-    print_rows(connection, &reply["items"], columns)?;
+    print_rows(
+        connection,
+        &items(connection, command, body).await?,
+        columns,
+    )?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// All items of a listing: a role answers them in pages.
+pub(super) async fn items(
+    connection: &Connection,
+    command: &str,
+    mut body: Value,
+) -> Result<Value, Failure> {
+    let client = Client::open(connection).await?;
+    let mut items = Vec::new();
+    loop {
+        let reply = client.call(command, &body).await?;
+        items.extend(reply["items"].as_array().into_iter().flatten().cloned());
+        match reply.get("cursor") {
+            Some(cursor) => body["cursor"] = cursor.clone(),
+            None => return Ok(Value::Array(items)),
+        }
+    }
 }
 
 /// A body from what was given on the command line; what was not given is left out.

@@ -16,3 +16,4 @@ mod site;
 mod support;
 mod tidy;
 mod trouble;
+mod vendors;

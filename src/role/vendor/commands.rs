@@ -84,7 +84,7 @@ fn find(tx: &Tx<'_>, vendor_id: Id) -> Result<Vendor, HandlerError> {
 
 /// Contact data and the payout account are for the vendor himself and for admins.
 fn shown(vendor: &Vendor, command: &Command) -> Value {
-    let mut value = serde_json::to_value(vendor).unwrap_or(Value::Null);
+    let mut value = vendor.entity();
     let own = matches!(command.actor(), Actor::Vendor(id) if *id == vendor.vendor_id);
     if let Some(map) = value
         .as_object_mut()
@@ -165,7 +165,7 @@ fn register(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     };
     vendor.save(tx)?;
     tx.emit(&registered(&vendor))?;
-    Ok(tx.reply(&vendor)?)
+    Ok(tx.reply(&vendor.entity())?)
 }
 
 fn version(value: u64) -> Count1 {
@@ -279,7 +279,7 @@ fn update(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     let after = serde_json::to_value(&vendor.profile).unwrap_or(Value::Null);
     let names = known_fields(&before, &after);
     tell_update(tx, &mut vendor, names)?;
-    Ok(tx.reply(&vendor)?)
+    Ok(tx.reply(&vendor.entity())?)
 }
 
 /// Names of the fields that differ.
@@ -318,7 +318,7 @@ fn verify(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
             (body.background_check_status == BackgroundCheckStatus::Approved).then(|| tx.now());
         tell_update(tx, &mut vendor, vec![Text::lossy("backgroundCheckStatus")])?;
     }
-    Ok(tx.reply(&vendor)?)
+    Ok(tx.reply(&vendor.entity())?)
 }
 
 #[derive(Deserialize)]
@@ -348,7 +348,7 @@ fn set_availability(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerErr
         (now, wanted) if now == wanted => {}
         (_, wanted) => set_status(tx, &mut vendor, wanted, None, VendorStatusReason::Manual)?,
     }
-    Ok(tx.reply(&vendor)?)
+    Ok(tx.reply(&vendor.entity())?)
 }
 
 #[derive(Deserialize)]

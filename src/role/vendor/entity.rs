@@ -1,6 +1,7 @@
 //! The vendor's profile, availability and metrics, and how they are stored (DOMAIN 5.2).
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::event::{
     BackgroundCheckStatus, Capability, CoverageMiles, Date, E164, Email, Fix, Id, List,
@@ -128,6 +129,25 @@ impl Metrics {
     #[must_use]
     pub fn rating_average(&self) -> f64 {
         ratio(self.stars_total, self.ratings)
+    }
+}
+
+impl Vendor {
+    /// The entity as commands answer it: with the rates that its counters come to.
+    #[must_use]
+    pub fn entity(&self) -> Value {
+        let mut entity = serde_json::to_value(self).unwrap_or(Value::Null);
+        let metrics = &self.metrics;
+        let rates = [
+            ("acceptanceRate", metrics.acceptance_rate()),
+            ("completionRate", metrics.completion_rate()),
+            ("avgResponseSeconds", metrics.avg_response_seconds()),
+            ("ratingAverage", metrics.rating_average()),
+        ];
+        for (name, rate) in rates {
+            entity["metrics"][name] = rate.into();
+        }
+        entity
     }
 }
 
