@@ -145,7 +145,7 @@ enum Command {
     /// Bring archived events to a queue again.
     #[command(subcommand)]
     Replay(replay::ReplayVerb),
-    /// What an error code means and what to do about it.
+    /// What an error code means and what to do about it; or an event's whole story, from its cause to its outcomes.
     Explain(explain::Explain),
 }
 
@@ -198,9 +198,6 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     if let Command::Config(verb) = command {
         return config::config(&connection, &verb);
     }
-    if let Command::Explain(what) = command {
-        return explain::explain(&connection, &what);
-    }
     let runtime = run::runtime()?;
     runtime.block_on(async {
         match command {
@@ -218,7 +215,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Queue(verb) => queue::queue(&connection, &verb).await,
             Command::Dlq(verb) => dlq::dlq(&connection, verb).await,
             Command::Replay(verb) => replay::replay(&connection, verb).await,
-            Command::Explain(what) => explain::explain(&connection, &what),
+            Command::Explain(what) => explain::explain(&connection, &what).await,
         }
     })
 }

@@ -18,6 +18,14 @@ const PAGE: usize = 1000;
 /// # Errors
 /// Any bus error.
 pub async fn find<B: Bus>(bus: &B, id: Id) -> Result<Option<Stored>, Error> {
+    find_before(bus, id, u64::MAX).await
+}
+
+/// The same among the sequences below `end`: for what must be older than something else.
+///
+/// # Errors
+/// Any bus error.
+pub async fn find_before<B: Bus>(bus: &B, id: Id, end: u64) -> Result<Option<Stored>, Error> {
     let wanted = id.to_string();
     let state = bus.stream(EVENTS).await?;
     let mut from = match made_at_ms(id) {
@@ -32,8 +40,8 @@ pub async fn find<B: Bus>(bus: &B, id: Id) -> Result<Option<Stored>, Error> {
         from = last.seq + 1;
         let found = page
             .into_iter()
-            .find(|stored| stored.headers.get("Nats-Msg-Id") == Some(&wanted));
-        if found.is_some() {
+            .find(|stored| stored.seq < end && stored.headers.get("Nats-Msg-Id") == Some(&wanted));
+        if found.is_some() || from >= end {
             return Ok(found);
         }
     }

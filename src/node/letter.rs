@@ -201,6 +201,29 @@ pub async fn of_queue<B: Bus>(bus: &B, queue: &str) -> Result<Vec<Letter>, bus::
     }
 }
 
+/// What stream `DLQ` has about the event at `seq`, of every queue: the queue and its letter, or without one what became
+/// of it (`redriven`, `purged`).
+///
+/// # Errors
+/// Any bus error.
+pub async fn of_sequence<B: Bus>(
+    bus: &B,
+    seq: u64,
+) -> Result<Vec<(String, Result<Letter, String>)>, bus::Error> {
+    let mut found = Vec::new();
+    // The second form is that of a sequence that was given out again after a rollback.
+    for filter in [format!("dlq.*.{seq}"), format!("dlq.*.{seq}.*")] {
+        for stored in bus.read(DLQ, &filter, 1, PAGE, false).await? {
+            let queue = stored.subject.split('.').nth(1).unwrap_or_default();
+            let left = stored.headers.get("Roadcall-Letter").unwrap_or("purged");
+            let letter =
+                serde_json::from_slice::<Letter>(&stored.body).map_err(|_| left.to_owned());
+            found.push((queue.to_owned(), letter));
+        }
+    }
+    Ok(found)
+}
+
 /// The last token of a subject: the entity key, also where the rest of it is wrong.
 #[must_use]
 pub fn entity_token(subject: &str) -> &str {

@@ -3,7 +3,7 @@
 //! In reading order: [`engine`] (inputs to commits), [`writer`] (the thread around it), [`consumer`] and [`commands`]
 //! (in), [`relay`] and [`publisher`] (out), [`letter`], [`advisories`], [`owner`], [`clock`]; [`run`] puts the
 //! roles that [`registry`] makes together as a running site. [`status`] is what a role answers about itself, [`inquiry`]
-//! asks it, [`queues`] puts that together with the broker's numbers.
+//! asks it, [`queues`] and [`story`] put that together with what the broker has.
 
 pub mod advisories;
 pub mod archive;
@@ -26,5 +26,6 @@ mod reload;
 pub mod replay;
 pub mod run;
 pub mod status;
+pub mod story;
 mod thread;
 pub mod writer;

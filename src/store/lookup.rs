@@ -174,3 +174,74 @@ impl Reader {
         Ok(of_event.map(|(requested, _)| requested).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::event::{Codec, Site, Ts, ids};
+    use crate::store::{
+        Context, EffectCall, EffectClass, EffectOutcome, Identity, Options, Reach, Store,
+        Synchronous, Tx,
+    };
+
+    #[test]
+    fn a_call_belongs_to_the_event_that_led_to_it_until_its_result_is_handled() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = Options {
+            path: dir.path().join("role.db"),
+            synchronous: Synchronous::Off,
+            site: Site::new("hub").expect("valid"),
+            role: "vendor".to_owned(),
+            queue: String::new(),
+            codec: Codec::Json,
+        };
+        let [event, other] = [b"event", b"other"].map(|name| ids::derive_v7(1, &[name]));
+        let fresh = Identity {
+            store_id: other,
+            epoch: "1".to_owned(),
+        };
+        let mut store = Store::open(options, &[], &fresh).expect("opened");
+        let context = Context {
+            now: Ts::from_ms(5),
+            input_id: event,
+            input_time: Ts::from_ms(5),
+            first: false,
+            origin: Origin {
+                cause: Some(event),
+                ..Origin::default()
+            },
+            delivery: None,
+            reach: Reach::Full,
+        };
+        store.begin().expect("begun");
+        let mut tx = Tx::open(&mut store, context).expect("opened");
+        tx.effect(EffectCall {
+            key: "sms-1".to_owned(),
+            kind: "sms".to_owned(),
+            class: EffectClass::External,
+            request: json!({}),
+        })
+        .expect("asked for");
+        tx.keep().expect("kept");
+        store.commit().expect("committed");
+
+        let reader = Reader::open(store.path()).expect("opened");
+        let requested = |id| reader.record(Sought::Event(id)).expect("read").requested;
+        let mut call = Requested {
+            key: "sms-1".to_owned(),
+            kind: "sms".to_owned(),
+            created_at_ms: 5,
+            answered: false,
+        };
+        assert_eq!(requested(event), [call.clone()]);
+        assert_eq!(requested(other), []);
+        let outcome = EffectOutcome::Failed("no".to_owned());
+        store.put_result_off("sms-1", &outcome, 9).expect("put off");
+        call.answered = true;
+        assert_eq!(requested(event), [call]);
+        store.remove_effect("sms-1").expect("removed");
+        assert_eq!(requested(event), []);
+    }
+}

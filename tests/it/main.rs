@@ -6,6 +6,7 @@ mod crash;
 mod death;
 mod effects;
 mod engine;
+mod explain;
 mod patterns;
 mod processes;
 mod queues;

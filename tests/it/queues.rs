@@ -1,66 +1,23 @@
 //! `roadcall queue list`: the broker's numbers and what waits in the role, asked or read from its file.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::counting::{Counting, Fate, QUEUE, event};
+use crate::support::counting::{Counting, Fate, QUEUE, node, put, roadcall};
 use crate::support::processes::{Processes, ROLES};
 use crate::support::{Site, connect, eventually, site};
-use roadcall::bus::Bus;
 use roadcall::bus::jetstream::JetStream;
-use roadcall::config::Config;
 use roadcall::event::{Codec, Id, Site as SiteId};
-use roadcall::node::clock::Clock;
-use roadcall::node::run::Node;
-use roadcall::role::{Role, RoleName};
+use roadcall::role::Role;
 use roadcall::store::{Identity, Options, Store, Synchronous};
 
 const HOUR_S: u64 = 3600;
 
-/// The counting role in a whole node, its database in `state`.
-async fn counting(site: &Site, state: &Path) -> Node {
-    let mut config = Config::default();
-    config.site.state_dir = state.to_owned();
-    let build = |_: &Config, name: RoleName| {
-        (name == RoleName::Vendor).then(|| Box::<Counting>::default() as Box<dyn Role>)
-    };
-    Node::start_with(
-        connect(site).await,
-        &config,
-        &[RoleName::Vendor],
-        true,
-        &build,
-    )
-    .await
-    .expect("started")
-}
-
-async fn put(bus: &JetStream, n: u64, key: u64, fate: Fate) {
-    let published = bus.publish(vec![event(n, key, fate, Clock.now())]).await;
-    assert!(published.stopped.is_none(), "{:?}", published.stopped);
-}
-
-/// `roadcall` at a site whose one role is the vendor, with this state directory.
-fn roadcall(site: &Site, state: &Path, arguments: &[&str]) -> Output {
-    let config = site.dir.path().join("roadcall.toml");
-    std::fs::write(&config, "[site]\nroles = ['vendor']\n").expect("written");
-    Command::new(env!("CARGO_BIN_EXE_roadcall"))
-        .env_clear()
-        .arg("--config")
-        .arg(config)
-        .args(["--nats", &site.broker.url, "--state-dir"])
-        .arg(state)
-        .args(arguments)
-        .output()
-        .expect("runs")
-}
-
 /// The one row of `queue list --json`.
 fn listed(site: &Site, state: &Path) -> Value {
-    let output = roadcall(site, state, &["queue", "list", "--json"]);
+    let output = roadcall(site, state, "", &["queue", "list", "--json"]);
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{words}");
     let rows: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -111,7 +68,7 @@ fn another_database(dir: &Path) -> PathBuf {
 async fn depth_has_what_waits_in_the_role_and_without_the_role_in_its_file() {
     let site = site().await;
     let (state, elsewhere) = (site.dir.path().join("state"), site.dir.path().join("cli"));
-    let node = counting(&site, &state).await;
+    let node = node(&site, &state, "").await;
     let bus = connect(&site).await;
     let empty = listed(&site, &elsewhere);
     assert_eq!(
@@ -174,7 +131,7 @@ async fn depth_has_what_waits_in_the_role_and_without_the_role_in_its_file() {
                 .as_u64()
                 .is_some_and(|age| age < HOUR_S)
         );
-        let output = roadcall(&site, &state, &["queue", "list"]);
+        let output = roadcall(&site, &state, "", &["queue", "list"]);
         let table = String::from_utf8_lossy(&output.stdout);
         assert!(table.contains("1+"), "{table}");
         let note = String::from_utf8_lossy(&output.stderr);
@@ -187,7 +144,7 @@ async fn depth_has_what_waits_in_the_role_and_without_the_role_in_its_file() {
 async fn the_age_is_that_of_the_oldest_event_without_an_outcome() {
     let site = site().await;
     let state = site.dir.path().join("state");
-    let node = counting(&site, &state).await;
+    let node = node(&site, &state, "").await;
     let bus = connect(&site).await;
     put(&bus, 1, 1, Fate::Fine).await;
     put(&bus, 2, 2, Fate::Contradicts).await;

@@ -2,19 +2,27 @@
 //! whose queue takes `IncidentRated`; the stars and the rater carry the fate, so that it is the same at every try.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use roadcall::bus::{Headers, Outgoing};
+use super::{Site, connect};
+use roadcall::bus::jetstream::JetStream;
+use roadcall::bus::{Bus, Headers, Outgoing};
+use roadcall::config::Config;
 use roadcall::event::{
     Base, Codec, Count1, DeadReason, Event, Id, IncidentRated, Known, NonNegative, Rate, RatedBy,
-    RatingAverage, Site, Stars, Ts, VendorMetricsUpdated, encode, ids,
+    RatingAverage, Site as SiteId, Stars, Ts, VendorMetricsUpdated, encode, ids,
 };
+use roadcall::node::clock::Clock;
+use roadcall::node::run::Node;
 use roadcall::role::permission::{Permission, Scope};
-use roadcall::role::{Code, Command, CommandSpec, HandlerError, Input, Rejection, Role, RoleName};
+use roadcall::role::{
+    Code, Command as Request, CommandSpec, HandlerError, Input, Rejection, Role, RoleName,
+};
 use roadcall::store::{Tx, params};
 
 /// The role's queue.
@@ -55,6 +63,41 @@ const FATES: [(Fate, u8, RatedBy); 9] = [
     (Fate::Kills, 1, RatedBy::Vendor),
 ];
 
+/// The counting role as a whole node of its own, its database in `state`, with these rules (empty: those that ship).
+pub async fn node(site: &Site, state: &Path, rules: &str) -> Node {
+    let mut config = Config::default();
+    config.site.state_dir = state.to_owned();
+    config.rules.file = rules.to_owned();
+    let build = |_: &Config, name: RoleName| {
+        (name == RoleName::Vendor).then(|| Box::<Counting>::default() as Box<dyn Role>)
+    };
+    let roles = [RoleName::Vendor];
+    let node = Node::start_with(connect(site).await, &config, &roles, true, &build).await;
+    node.expect("started")
+}
+
+/// Publishes event `n` about the entity `key`, as of now.
+pub async fn put(bus: &JetStream, n: u64, key: u64, fate: Fate) {
+    let published = bus.publish(vec![event(n, key, fate, Clock.now())]).await;
+    assert!(published.stopped.is_none(), "{:?}", published.stopped);
+}
+
+/// Runs `roadcall` at a site that has no other role, with this state directory and these rules.
+pub fn roadcall(site: &Site, state: &Path, rules: &str, arguments: &[&str]) -> Output {
+    let config = site.dir.path().join("roadcall.toml");
+    let text = format!("[site]\nroles = ['vendor']\n[rules]\nfile = '{rules}'\n");
+    std::fs::write(&config, text).expect("written");
+    Command::new(env!("CARGO_BIN_EXE_roadcall"))
+        .env_clear()
+        .arg("--config")
+        .arg(config)
+        .args(["--nats", &site.broker.url, "--state-dir"])
+        .arg(state)
+        .args(arguments)
+        .output()
+        .expect("runs")
+}
+
 fn number(n: u64) -> Id {
     Id::from_uuid(Uuid::from_u128(n.into()))
 }
@@ -81,7 +124,7 @@ pub fn event(n: u64, key: u64, fate: Fate, time: Ts) -> Outgoing {
     let base = Base {
         id: event_id(n),
         time,
-        site: Site::new("hub").expect("valid"),
+        site: SiteId::new("hub").expect("valid"),
         home: None,
         cause: None,
         correlation: None,
@@ -199,7 +242,7 @@ impl Counting {
         }
     }
 
-    fn command(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
+    fn command(tx: &mut Tx<'_>, command: &Request) -> Result<(), HandlerError> {
         let n = command
             .body
             .get("n")
@@ -238,7 +281,7 @@ impl Role for Counting {
         }]
     }
 
-    fn scope(&self, _: &Tx<'_>, _: &Command) -> Result<Scope, HandlerError> {
+    fn scope(&self, _: &Tx<'_>, _: &Request) -> Result<Scope, HandlerError> {
         Ok(Scope::Open)
     }
 

@@ -1,4 +1,6 @@
-//! `roadcall explain`: the page of an error code, or the list of them.
+//! `roadcall explain`: the page of an error code, or the list of them; the story of an event.
+
+mod story;
 
 use std::process::ExitCode;
 
@@ -6,33 +8,61 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Connection;
+use super::client::Client;
 use super::failure::Failure;
 use super::output::{print_json, say};
+use super::run::topology_roles;
 use crate::error::{ErrorCode, Page};
+use crate::event::Id;
+use crate::node::clock::Clock;
+use crate::node::run::routes;
+use crate::node::story::tell;
 
 #[derive(Debug, Args)]
 pub(super) struct Explain {
-    /// An error code like RC0201; without it, every code is listed.
+    /// An error code like RC0201, or an event's id; without it, every code is listed.
     what: Option<String>,
 }
 
-pub(super) fn explain(connection: &Connection, explain: &Explain) -> Result<ExitCode, Failure> {
+pub(super) async fn explain(
+    connection: &Connection,
+    explain: &Explain,
+) -> Result<ExitCode, Failure> {
     let Some(what) = &explain.what else {
         list(connection)?;
         return Ok(ExitCode::SUCCESS);
     };
-    let code = ErrorCode::parse(what).ok_or_else(|| {
-        Failure::usage(
-            &format!("there is no error code '{what}'"),
-            "roadcall explain lists them",
+    match (ErrorCode::parse(what), Id::parse(&what.to_lowercase())) {
+        (Some(code), _) if connection.json => print_json(&document(code.page()))?,
+        (Some(code), _) => say(text(code.page()))?,
+        (None, Ok(id)) => event(connection, id).await?,
+        (None, Err(_)) => {
+            return Err(Failure::usage(
+                &format!("'{what}' is neither an error code nor an event's id"),
+                "roadcall explain lists the codes, roadcall event tail shows events",
+            ));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the story of the event with this id.
+async fn event(connection: &Connection, id: Id) -> Result<(), Failure> {
+    let config = connection.config()?;
+    let routes = routes(&config)?;
+    let roles = topology_roles(&config)?;
+    let inquiry = Client::open(connection).await?.inquiry(&config);
+    let told = tell(&inquiry, &routes, &roles, id, Clock.now()).await?;
+    let told = told.ok_or_else(|| {
+        Failure::other(
+            format!("the archive has no event {id}"),
+            "roadcall event tail shows what it has; what a role has not published yet is not in it",
         )
     })?;
     if connection.json {
-        print_json(&document(code.page()))?;
-    } else {
-        say(text(code.page()))?;
+        return print_json(&serde_json::to_value(&told).unwrap_or(Value::Null));
     }
-    Ok(ExitCode::SUCCESS)
+    story::print(&told)
 }
 
 fn list(connection: &Connection) -> Result<(), Failure> {
