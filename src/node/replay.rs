@@ -21,7 +21,7 @@ use super::writer::Job as WriterJob;
 use crate::bus::{
     self, AckToken, Bus, Delivery, EVENTS, Headers, Outgoing, REPLAYS_STREAM, Stored, StreamState,
 };
-use crate::event::{Ts, to_value};
+use crate::event::{Actor, DeadReason, Key, ReplayMode, Ts, ids, to_value};
 use crate::role::audit::job::{Job, Kind, REPLAYS};
 use crate::routing::filter;
 use crate::routing::pattern::Pattern;
@@ -31,6 +31,8 @@ use crate::store::{self, Reader, ReplayRow, ReplayState};
 const PAGE: usize = 256;
 /// How often new jobs and cancellations are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often letters are looked for that the server's advisories led to.
+const LOOK_FOR_EXHAUSTED_MS: i64 = 30_000;
 /// How often progress is told.
 const TELL_EVERY_MS: i64 = 1000;
 
@@ -69,6 +71,7 @@ enum Error {
 struct Known {
     jobs: BTreeMap<String, Arc<Job>>,
     read_to: u64,
+    exhausted_due_ms: i64,
 }
 
 /// A job on its way.
@@ -109,6 +112,7 @@ impl<B: Bus> Replays<B> {
 
     /// Carries the oldest open job out to its end. False when there is none.
     async fn next_job(&mut self, known: &mut Known) -> Result<bool, Error> {
+        self.look_for_exhausted(known).await?;
         if !self.look(known).await? {
             return Ok(false);
         }
@@ -136,6 +140,53 @@ impl<B: Bus> Replays<B> {
         let row = rows.remove(job.name.as_str());
         self.carry_out(job, row, known).await?;
         Ok(true)
+    }
+
+    /// Letters of deliveries that no engine answered are redriven by themselves, once, by a job of our own (DESIGN 7): the
+    /// fault was not the event's. Whatever becomes of them is the engine's to say then, and has another reason.
+    async fn look_for_exhausted(&self, known: &mut Known) -> Result<(), Error> {
+        let now = self.clock.now();
+        if now.ms() < known.exhausted_due_ms {
+            return Ok(());
+        }
+        let stream = self.bus.stream(EVENTS).await?.identity.0;
+        let letters = letter::of_queue(&self.bus, self.queue).await?;
+        let exhausted: Vec<&Letter> = letters
+            .iter()
+            .filter(|one| one.reason == DeadReason::DeliveryExhausted && one.stream == stream)
+            .collect();
+        known.exhausted_due_ms = now.ms() + LOOK_FOR_EXHAUSTED_MS;
+        if exhausted.is_empty() {
+            return Ok(());
+        }
+        let of_letters: Vec<&[u8]> = exhausted
+            .iter()
+            .map(|one| one.dead_letter_id.uuid().as_bytes().as_slice())
+            .collect();
+        // The same letters are the same job: it is not done twice, whatever is restarted.
+        let name = format!("exhausted-{}", ids::derive_v8(0, &of_letters).short());
+        let name = Key::new(name).map_err(|error| bus::Error::Unsuitable(error.to_string()))?;
+        let mut seqs: Vec<u64> = exhausted.iter().map(|one| one.seq).collect();
+        seqs.sort_unstable();
+        let job = Job {
+            name: name.clone(),
+            queue: self.queue.to_owned(),
+            kind: Kind::Redrive,
+            mode: ReplayMode::Fill,
+            from_seq: seqs.first().copied(),
+            to_seq: seqs.last().copied(),
+            seqs,
+            pattern: None,
+            entity: None,
+            allow_external: true,
+            rate: None,
+            description: Some("deliveries that no engine answered".to_owned()),
+            started_by: Actor::System(self.queue.trim_end_matches("-queue").to_owned()),
+            started_at: now,
+            cancelled_by: None,
+        };
+        known.jobs.insert(name.to_string(), Arc::new(job));
+        Ok(())
     }
 
     /// Reads what is new in the bucket. False when no job of this queue may be open.
