@@ -3,9 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use serde::Serialize;
 use serde_json::json;
 
 use super::Connection;
+use super::demo;
 use super::failure::Failure;
 use super::output::{print_json, print_rows, say};
 use super::run::broker_options;
@@ -32,6 +34,29 @@ pub(super) struct Bench {
     /// Runs; each figure is the median of all.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Incidents to drive from breakdown to arrival afterwards, as `roadcall demo` does, 40 at once.
+    #[arg(long, default_value_t = 0)]
+    incidents: u32,
+}
+
+/// So many times faster than it was recorded is the drive of an incident: as fast as its times of whole milliseconds
+/// stay apart.
+const PACE: f64 = 10_000.0;
+
+/// What driving incidents came to.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Incidents {
+    incidents: u32,
+    arrived: usize,
+    per_second: f64,
+    publish_to_handled_ms: Quantiles,
+}
+
+#[derive(Debug, Serialize)]
+struct Quantiles {
+    p50: u64,
+    p99: u64,
 }
 
 impl Bench {
@@ -48,47 +73,93 @@ impl Bench {
                 if self.rounds > 1 {
                     eprintln!("round {round} of {}", self.rounds);
                 }
-                runs.push(self.on_a_broker(sync_mode).await?);
+                runs.push(self.measure(sync_mode).await?);
             }
             let Some(report) = Report::median(&runs) else {
                 return Err(Failure::other("nothing was measured", ""));
             };
+            let incidents = match self.incidents {
+                0 => None,
+                count => Some(drive_incidents(sync_mode, count).await?),
+            };
             if connection.json {
-                print_json(&serde_json::to_value(&report).unwrap_or_default())?;
+                let mut document = serde_json::to_value(&report).unwrap_or_default();
+                if let Some(incidents) = &incidents {
+                    document["incidents"] = json!(incidents);
+                }
+                print_json(&document)?;
             } else {
                 print(connection, &report)?;
+                incidents.as_ref().map_or(Ok(()), print_incidents)?;
             }
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn on_a_broker(&self, sync_mode: &str) -> Result<Report, Failure> {
-        let dir = tempfile::tempdir()
-            .map_err(|error| Failure::other(format!("no temporary directory: {error}"), ""))?;
-        let mut config = Config::default();
-        config.site.state_dir = dir.path().to_owned();
-        config.broker.listen = "127.0.0.1:0".to_owned();
-        config.broker.sync_interval = sync_mode.to_owned();
-        let broker = crate::broker::start(broker_options(&config)).await?;
-        let options = Options {
-            url: broker.url.clone(),
-            dir: dir.path().to_owned(),
-            events: self.events,
-            rate: self.rate,
-            size: self.size,
-            rows: self.rows,
+    async fn measure(&self, sync_mode: &str) -> Result<Report, Failure> {
+        let measure = async |config: Config| {
+            let options = Options {
+                url: config.bus.url.clone(),
+                dir: config.site.state_dir.clone(),
+                events: self.events,
+                rate: self.rate,
+                size: self.size,
+                rows: self.rows,
+            };
+            let tell = |step: &str| eprintln!("sync_interval {sync_mode}: {step}");
+            bench::run(&options, sync_mode, tell)
+                .await
+                .map_err(|error| Failure::other(error.to_string(), ""))
         };
-        let tell = |step: &str| eprintln!("sync_interval {sync_mode}: {step}");
-        let result = tokio::select! {
-            result = bench::run(&options, sync_mode, tell) => {
-                result.map_err(|error| Failure::other(error.to_string(), ""))
-            }
-            // The broker must not outlive the bench.
-            _ = tokio::signal::ctrl_c() => Err(Failure::other("stopped by Ctrl-C", "")),
-        };
-        broker.shutdown().await;
-        result
+        on_a_broker(sync_mode, measure).await
     }
+}
+
+async fn drive_incidents(sync_mode: &str, count: u32) -> Result<Incidents, Failure> {
+    eprintln!("sync_interval {sync_mode}: roadcall: {count} incidents");
+    let drive = async |config: Config| demo::drive(&config, count, PACE).await;
+    let driven = on_a_broker(sync_mode, drive).await?;
+    let per_second = driven.arrived as f64 / driven.took.as_secs_f64();
+    Ok(Incidents {
+        incidents: count,
+        arrived: driven.arrived,
+        per_second: (per_second * 10.0).round() / 10.0,
+        publish_to_handled_ms: Quantiles {
+            p50: driven.latency.quantile_ms(0.5),
+            p99: driven.latency.quantile_ms(0.99),
+        },
+    })
+}
+
+/// Does `work` with a broker of its own that syncs like this, in a directory that goes away.
+async fn on_a_broker<T>(
+    sync_mode: &str,
+    work: impl AsyncFnOnce(Config) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let dir = tempfile::tempdir()
+        .map_err(|error| Failure::other(format!("no temporary directory: {error}"), ""))?;
+    let mut config = Config::default();
+    config.site.state_dir = dir.path().to_owned();
+    config.broker.listen = "127.0.0.1:0".to_owned();
+    config.broker.sync_interval = sync_mode.to_owned();
+    let broker = crate::broker::start(broker_options(&config)).await?;
+    config.bus.url.clone_from(&broker.url);
+    let result = tokio::select! {
+        result = work(config) => result,
+        // The broker must not outlive the bench.
+        _ = tokio::signal::ctrl_c() => Err(Failure::other("stopped by Ctrl-C", "")),
+    };
+    broker.shutdown().await;
+    result
+}
+
+fn print_incidents(driven: &Incidents) -> Result<(), Failure> {
+    let (all, arrived, rate) = (driven.incidents, driven.arrived, driven.per_second);
+    let Quantiles { p50, p99 } = driven.publish_to_handled_ms;
+    say(format_args!(
+        "{arrived} of {all} incidents have a vendor on the spot, {rate} a second; from published to handled: \
+         p50 {p50} ms, p99 {p99} ms"
+    ))
 }
 
 fn print(connection: &Connection, report: &Report) -> Result<(), Failure> {

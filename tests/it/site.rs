@@ -262,6 +262,47 @@ fn the_demo_drives_incidents_to_arrival() {
 }
 
 #[test]
+fn the_bench_drives_incidents_behind_its_measurements_in_both_sync_modes() {
+    let output = Command::new(env!("CARGO_BIN_EXE_roadcall"))
+        .env_clear()
+        .env(
+            "PATH",
+            crate::support::nats_server()
+                .parent()
+                .expect("has a folder"),
+        )
+        .args(["bench", "--events", "300", "--rate", "300"])
+        .args(["--incidents", "2", "--json"])
+        .output()
+        .expect("runs");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words}");
+    let documents: Vec<Value> = serde_json::Deserializer::from_slice(&output.stdout)
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .expect("JSON");
+    let modes: Vec<&Value> = documents.iter().map(|found| &found["syncMode"]).collect();
+    assert_eq!(modes, ["2m", "always"]);
+    for document in &documents {
+        let found = &document["incidents"];
+        assert_eq!(
+            (&found["incidents"], &found["arrived"]),
+            (&json!(2), &json!(2))
+        );
+        assert!(found["perSecond"].as_f64() > Some(0.0), "{document}");
+        let latency = &found["publishToHandledMs"];
+        assert!(
+            latency["p50"].as_u64() <= latency["p99"].as_u64(),
+            "{document}"
+        );
+        assert!(
+            latency["p99"].is_u64() && document["ratio"]["loop"].is_number(),
+            "{document}"
+        );
+    }
+}
+
+#[test]
 fn wrong_arguments_get_one_line_and_64() {
     for (arguments, says) in [
         (

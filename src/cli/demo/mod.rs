@@ -10,10 +10,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::Args;
+use futures::{StreamExt, TryStreamExt};
 use serde_json::json;
 
 use self::show::Show;
-use self::story::{Story, story, until};
+use self::story::{DISTRICTS, Story, story, until};
 use super::client::{Client, connect};
 use super::failure::Failure;
 use super::logging;
@@ -24,6 +25,8 @@ use crate::bus::jetstream::JetStream;
 use crate::bus::{Bus, DLQ, EVENTS};
 use crate::config::Config;
 use crate::event::Point;
+use crate::node::clock::Clock;
+use crate::node::latency::Latency;
 use crate::node::run::Node;
 use crate::role::RoleName;
 
@@ -112,6 +115,40 @@ impl Demo {
         node.shutdown(Duration::from_secs(10)).await?;
         Ok(code)
     }
+}
+
+/// What driving incidents came to.
+pub(super) struct Driven {
+    /// How many had a vendor on the spot in the end.
+    pub arrived: usize,
+    /// From the first vendor's registration to the last arrival.
+    pub took: Duration,
+    /// From the archive to the committed outcome.
+    pub latency: Latency,
+}
+
+/// Runs a site on the broker of `config`, drives incidents through it, [`DISTRICTS`] at once, and shows nothing: for
+/// `roadcall bench`.
+pub(super) async fn drive(config: &Config, incidents: u32, pace: f64) -> Result<Driven, Failure> {
+    let trace = parse_trace(TRACE).map_err(|error| Failure::other(error, ""))?;
+    let bus = connect(config, "roadcall-bench").await?;
+    let node = Node::start(bus.clone(), config, &RoleName::BUILT, true).await?;
+    let apps = connect(config, "roadcall-bench-apps").await?;
+    let client = Client::new(apps, &config.site.id, "operator:bench");
+    let started = Clock.now();
+    let stories = (0..incidents).map(|n| story(client.clone(), n, &trace, pace));
+    // In order, so that of those on their way no two are in one district.
+    let ended = futures::stream::iter(stories).buffered(DISTRICTS as usize);
+    let ended: Vec<Story> = ended.try_collect().await?;
+    let took = Clock.since(started);
+    settle(&bus).await?;
+    let driven = Driven {
+        arrived: ended.iter().filter(|story| story.arrived).count(),
+        took,
+        latency: node.latency(),
+    };
+    node.shutdown(Duration::from_secs(10)).await?;
+    Ok(driven)
 }
 
 fn names() -> String {

@@ -20,12 +20,15 @@ fn person(kind: &str, n: u32) -> Id {
     ids::derive_v7(1, &[b"demo", kind.as_bytes(), &n.to_be_bytes()])
 }
 
+/// Places so far apart that no vendor is asked to another one's breakdown.
+pub(super) const DISTRICTS: u32 = 40;
+
 /// The drive of story `n`: where the truck stands and how the vendor gets there, in milliseconds from his start.
 ///
 /// Each breakdown has its own district, so that every vendor gets his own job. The farthest point of a recorded round
 /// trip is where the truck stands.
 fn drive(n: u32, trace: &[(i64, Point)]) -> Vec<(i64, Point)> {
-    let shift = f64::from(n % 40) * 2.0 - 40.0;
+    let shift = f64::from(n % DISTRICTS) * 2.0 - 40.0;
     let moved = |(ms, point): &(i64, Point)| {
         let lat = (point.lat - shift).clamp(-89.0, 89.0);
         (
