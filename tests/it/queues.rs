@@ -201,3 +201,55 @@ async fn every_role_answers_for_itself_and_only_to_operators() {
     assert_eq!(code, Some(1));
     assert!(words.contains("give eventId, or stream and seq"), "{words}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_queue_keeps_what_comes_also_over_a_restart_until_it_is_resumed() {
+    let site = site().await;
+    let state = site.dir.path().join("state");
+    let role = node(&site, &state, "").await;
+    let bus = connect(&site).await;
+    let paused = roadcall(&site, &state, "", &["queue", "pause", QUEUE, "--for", "1h"]);
+    assert!(paused.status.success(), "{paused:?}");
+    role.shutdown(Duration::from_secs(10))
+        .await
+        .expect("stopped");
+    let role = node(&site, &state, "").await;
+    put(&bus, 1, 1, Fate::Fine).await;
+    put(&bus, 2, 1, Fate::Fine).await;
+    eventually("both to be counted", || async {
+        (listed(&site, &state)["depth"] == 2).then_some(())
+    })
+    .await;
+    let output = roadcall(&site, &state, "", &["queue", "show", QUEUE]);
+    let shown: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(shown["pausedUntil"].is_string(), "{shown}");
+    assert_eq!(shown["inFlight"], 0, "{shown}");
+
+    for (arguments, says) in [
+        (
+            ["queue", "pause", "no-queue"].as_slice(),
+            "no queue of this site is named 'no-queue'",
+        ),
+        (
+            &["queue", "pause", QUEUE, "--for", "soon"],
+            "--for: 'soon' is no duration",
+        ),
+    ] {
+        let refused = roadcall(&site, &state, "", arguments);
+        assert_eq!(refused.status.code(), Some(64));
+        let words = String::from_utf8_lossy(&refused.stderr);
+        assert!(words.contains(says), "{words}");
+    }
+
+    let resumed = roadcall(&site, &state, "", &["queue", "resume", QUEUE]);
+    assert!(resumed.status.success(), "{resumed:?}");
+    eventually("both to be handled", || async {
+        let row = listed(&site, &state);
+        (row["depth"] == 0 && row["pausedUntil"].is_null()).then_some(())
+    })
+    .await;
+    role.shutdown(Duration::from_secs(10))
+        .await
+        .expect("stopped");
+    site.broker.shutdown().await;
+}

@@ -1,9 +1,9 @@
 //! What the server says of a queue's consumer beyond its place: for people who look at it.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{JetStream, queue_state};
-use crate::bus::{Error, QueueState};
+use crate::bus::{Error, QueueState, stream_of_queue};
 
 /// A queue as the server has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,5 +38,19 @@ impl JetStream {
             // The time stays in the configuration when it has passed.
             paused_until: text(&config["pause_until"]).filter(|_| info["paused"] == true),
         })
+    }
+
+    /// Lets the server hand nothing of a queue out until `until` (RFC 3339), or hand it out again. What is in hand stays
+    /// there; the pause outlives the server (BROKER 5).
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for a queue that does not exist.
+    pub async fn pause(&self, queue: &str, until: Option<&str>) -> Result<(), Error> {
+        let subject = format!("CONSUMER.PAUSE.{}.{queue}", stream_of_queue(queue));
+        let request = match until {
+            Some(until) => json!({ "pause_until": until }),
+            None => json!({}),
+        };
+        self.api(&subject, &request).await.map(|_| ())
     }
 }
