@@ -64,7 +64,7 @@ impl Raw {
         Ok(Self { client, context })
     }
 
-    /// Publishes one by one, [`IN_FLIGHT`] at once, and awaits every ack.
+    /// Publishes one by one, `IN_FLIGHT` at once, and awaits every ack.
     ///
     /// # Errors
     /// One was not acknowledged.
@@ -151,7 +151,7 @@ pub struct RawPull {
 }
 
 impl RawPull {
-    /// Waits for a message and takes what else comes within [`FILL`] of the one before, up to `max`.
+    /// Waits for a message and takes what else comes within `FILL` of the one before, up to `max`.
     ///
     /// # Errors
     /// The pull broke.

@@ -1,6 +1,6 @@
 //! `roadcall bench`: Roadcall against the least that could be done, on the same broker in the same run (DESIGN 13).
 //!
-//! [`raw`](self::raw) measures the broker and a loop written by hand; [`pipeline`](self::pipeline) runs the real engine,
+//! `raw` measures the broker and a loop written by hand; `pipeline` runs the real engine,
 //! writer, consumer and relay around a role that counts. Every figure is a rate over a backlog that was there before,
 //! except the latency, which is measured under a steady rate.
 

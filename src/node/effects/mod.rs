@@ -122,7 +122,7 @@ fn jittered(ms: u64) -> Duration {
     Duration::from_millis(ms).mul_f64(0.75 + 0.5 * fastrand::f64())
 }
 
-/// Makes the calls that arrive, [`AT_ONCE`] at the most, and hands their outcomes to the writer, until the channel
+/// Makes the calls that arrive, 64 at the most, and hands their outcomes to the writer, until the channel
 /// closes. What is still on its way then is made again after the next start.
 pub async fn make_calls(
     runners: Arc<Runners>,

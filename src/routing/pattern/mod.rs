@@ -1,7 +1,7 @@
 //! Event patterns: EventBridge's pattern language, whole.
 //!
-//! In reading order: [`condition`] (one entry of a field's list), [`node`] (the tree of fields and `$or`), [`evaluate`] (the
-//! tree held against an event), [`head`] (what a pattern says of source and detail-type, which the server can filter by),
+//! In reading order: `condition` (one entry of a field's list), `node` (the tree of fields and `$or`), `evaluate` (the
+//! tree held against an event), `head` (what a pattern says of source and detail-type, which the server can filter by),
 //! [`Index`] (many patterns at once). A dotted name is a path, in patterns and in events: `"detail.type"` is
 //! `"detail": { "type": … }`.
 
