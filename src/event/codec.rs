@@ -1,6 +1,7 @@
 //! Bytes to events and back: JSON and CBOR, the size limit, and every rule that a foreign event must keep (DESIGN 5,
 //! DOMAIN 3.4). Any bytes give an event or a [`DecodeError`] that names the field.
 
+use schemars::{JsonSchema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -12,6 +13,10 @@ use super::types::{Id, Key, Site, Ts};
 
 /// An event's encoded size at the most, bytes (DOMAIN 3.1).
 pub const EVENT_BYTES_MAX: usize = 256 * 1024;
+
+/// Lists and objects inside each other at the most: serde_json's own limit, for CBOR too, so that an event that was read
+/// in one encoding can be passed on in the other. No real event comes near; a hostile body could exhaust the stack.
+const NESTING_MAX: usize = 127;
 
 /// How events are written; readers take both.
 #[derive(
@@ -194,9 +199,9 @@ fn parse(content_type: Option<&str>, body: &[u8]) -> Result<Map<String, Value>, 
     {
         None | Some("application/json") => serde_json::from_slice(body)
             .map_err(|error| invalid(format!("is not JSON: {error}")))?,
-        // A depth that no real event comes near; without it a hostile body could exhaust the stack.
-        Some("application/cbor") => ciborium::de::from_reader_with_recursion_limit(body, 64)
-            .map_err(|error| invalid(format!("is not CBOR: {error}")))?,
+        Some("application/cbor") => {
+            read_cbor(body).map_err(|error| invalid(format!("is not CBOR: {error}")))?
+        }
         Some(other) => {
             let shown: String = other.chars().take(64).collect();
             return Err(DecodeError::invalid(
@@ -208,6 +213,18 @@ fn parse(content_type: Option<&str>, body: &[u8]) -> Result<Map<String, Value>, 
     match value {
         Value::Object(map) => Ok(map),
         _ => Err(invalid("is not an object".to_owned())),
+    }
+}
+
+/// One CBOR item and nothing behind it. NaN and the infinities, which JSON does not have, become null: an optional number
+/// is then absent, any other is refused.
+fn read_cbor(body: &[u8]) -> Result<Value, String> {
+    let mut rest = body;
+    let value = ciborium::de::from_reader_with_recursion_limit(&mut rest, NESTING_MAX)
+        .map_err(|error| error.to_string())?;
+    match rest.len() {
+        0 => Ok(value),
+        more => Err(format!("{more} bytes stand behind the end")),
     }
 }
 
@@ -274,7 +291,17 @@ fn check_base(detail: &Value, id: Id, time: Ts) -> Result<(), DecodeError> {
             "differs from time",
         ));
     }
-    Ok(())
+    match detail.get("metadata") {
+        None => Ok(()),
+        Some(Value::Object(map)) => map.iter().try_for_each(|(name, value)| match value {
+            Value::String(_) => Ok(()),
+            _ => Err(DecodeError::invalid(
+                format!("detail.metadata.{name}"),
+                "is not a text",
+            )),
+        }),
+        Some(_) => Err(DecodeError::invalid("detail.metadata", "is not an object")),
+    }
 }
 
 fn field_of<T: for<'de> Deserialize<'de>>(detail: &Value, name: &str) -> Result<T, DecodeError> {
@@ -308,9 +335,9 @@ fn read_known(row: &'static EventType, detail: &Value) -> Result<Known, DecodeEr
 
 fn check_version(row: &'static EventType, version: &str) -> Result<(), DecodeError> {
     let number = |text: &str| {
-        let digits =
-            !text.is_empty() && text.len() <= 9 && text.bytes().all(|b| b.is_ascii_digit());
-        digits.then(|| text.parse::<u32>().ok()).flatten()
+        let digits = (1..=9).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+        let plain = digits && (text == "0" || !text.starts_with('0'));
+        plain.then(|| text.parse::<u32>().ok()).flatten()
     };
     let parts = version
         .split_once('.')
@@ -407,12 +434,13 @@ pub fn schema(detail_type: &str) -> Option<Value> {
     if let Some(object) = detail.as_object_mut() {
         object.remove("$schema");
     }
+    let (id, time, site) = (scalar::<Id>(), scalar::<Ts>(), scalar::<Site>());
+    let major = row.version.split('.').next().unwrap_or_default();
+    let version = format!("^{major}\\.(0|[1-9][0-9]{{0,8}})$");
     let base = serde_json::json!({
         "type": "object", "required": ["eventId", "timestamp", "version"],
         "properties": {
-            "eventId": { "type": "string", "format": "uuid" },
-            "timestamp": { "type": "string", "format": "date-time" },
-            "version": { "type": "string", "pattern": "^[0-9]+\\.[0-9]+$" },
+            "eventId": id, "timestamp": time, "version": { "type": "string", "pattern": version },
             "metadata": { "type": "object", "additionalProperties": { "type": "string" } }
         }
     });
@@ -421,26 +449,27 @@ pub fn schema(detail_type: &str) -> Option<Value> {
         "title": row.detail_type, "description": row.when, "type": "object",
         "required": ["id", "source", "detail-type", "time", "detail"],
         "properties": {
-            "id": { "type": "string", "format": "uuid" },
+            "id": id,
             "source": { "const": row.source.as_str() },
             "detail-type": { "const": row.detail_type },
-            "time": { "type": "string", "format": "date-time" },
-            "site": { "type": "string", "pattern": "^[a-z0-9-]{1,32}$" },
-            "home": { "type": "string", "pattern": "^[a-z0-9-]{1,32}$" },
+            "time": time, "site": site, "home": site,
             "resources": { "type": "array", "items": { "type": "string" } },
-            "cause": { "type": "string", "format": "uuid" },
-            "correlation": { "type": "string", "format": "uuid" },
+            "cause": id, "correlation": id,
             "detail": { "allOf": [base, detail] }
         },
         "$defs": definitions
     }))
 }
 
+fn scalar<T: JsonSchema>() -> Value {
+    T::json_schema(&mut SchemaGenerator::default()).to_value()
+}
+
 /// Id, source and detail-type as far as they can be read from a body that is no event; each at most 64 characters.
 #[must_use]
 pub fn best_effort_id(body: &[u8]) -> (String, String, String) {
     let value: Value = serde_json::from_slice(body)
-        .or_else(|_| ciborium::de::from_reader_with_recursion_limit(body, 64).map_err(|_| ()))
+        .or_else(|_| read_cbor(body))
         .unwrap_or(Value::Null);
     let read = |name: &str| {
         let text = value.get(name).and_then(Value::as_str).unwrap_or("unknown");

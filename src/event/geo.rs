@@ -99,8 +99,10 @@ impl JsonSchema for Point {
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Place {
     /// Latitude, -90 to 90.
+    #[schemars(range(min = -90, max = 90))]
     pub lat: f64,
     /// Longitude, -180 to 180.
+    #[schemars(range(min = -180, max = 180))]
     pub lon: f64,
     /// What people call it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -151,8 +153,10 @@ impl<'de> Deserialize<'de> for Place {
 #[serde(rename_all = "camelCase")]
 pub struct Fix {
     /// Latitude, -90 to 90.
+    #[schemars(range(min = -90, max = 90))]
     pub lat: f64,
     /// Longitude, -180 to 180.
+    #[schemars(range(min = -180, max = 180))]
     pub lon: f64,
     /// When the device measured it.
     pub recorded_at: Ts,
@@ -164,6 +168,7 @@ pub struct Fix {
     pub speed_mph: Option<NonNegative>,
     /// Heading, degrees from 0 up to but not including 360.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 360))]
     pub heading_degrees: Option<f64>,
 }
 

@@ -286,6 +286,6 @@ impl JsonSchema for Actor {
         "Actor".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^(driver|vendor|dispatcher|admin|system|call|provider|operator):.+$" })
+        json_schema!({ "type": "string", "pattern": "^((driver|vendor|dispatcher|admin|call):[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|(system|provider|operator):[A-Za-z0-9_.-]{1,64})$" })
     }
 }

@@ -1,6 +1,6 @@
 //! Events: envelope, ids, subject grammar, catalogue and codec (DESIGN 5, DOMAIN 3). A leaf that everyone may use.
 //!
-//! In reading order: `types` and `lists` (the words), [`geo`], `personal`, [`mod@catalogue`] (every event type),
+//! In reading order: `types` and `lists` (the words), [`geo`], `personal`, `strict` (how a value is read), [`mod@catalogue`] (every event type),
 //! `envelope`, `subject`, [`ids`], `codec`.
 
 pub mod catalogue;
@@ -10,6 +10,7 @@ pub mod geo;
 pub mod ids;
 mod lists;
 mod personal;
+mod strict;
 mod subject;
 mod types;
 

@@ -9,6 +9,8 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use super::strict::Strict;
+
 /// The text `sealed:1:<keyId>:<base64url>`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed(String);
@@ -92,9 +94,17 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Personal<T> {
                 .map(Self::Sealed)
                 .ok_or_else(|| D::Error::custom("not of the form sealed:1:<keyId>:<base64url>"));
         }
-        serde_json::from_value(value)
+        T::deserialize(Strict(&value))
             .map(Self::Plain)
-            .map_err(D::Error::custom)
+            .map_err(|error| D::Error::custom(without_value(&error.to_string())))
+    }
+}
+
+/// serde's errors show the value that they refuse; this one goes into logs and letters, where it must not stand.
+fn without_value(error: &str) -> String {
+    match error.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("not {expected}, and not sealed"),
+        None => error.to_owned(),
     }
 }
 
@@ -103,9 +113,11 @@ impl<T: JsonSchema> JsonSchema for Personal<T> {
         format!("Personal{}", T::schema_name()).into()
     }
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "anyOf": [
-            generator.subschema_for::<T>(),
-            { "type": "string", "pattern": "^sealed:1:[A-Za-z0-9_-]+:[A-Za-z0-9_-]+$" }
-        ] })
+        let sealed = "^sealed:1:[A-Za-z0-9_-]+:[A-Za-z0-9_-]+$";
+        json_schema!({
+            "anyOf": [generator.subschema_for::<T>(), { "type": "string", "pattern": sealed }],
+            // What begins like a sealed value is one: a broken one must not pass for a plain text.
+            "if": { "type": "string", "pattern": "^sealed:" }, "then": { "pattern": sealed }
+        })
     }
 }

@@ -23,9 +23,10 @@ impl TypeError {
     }
 }
 
-/// Implements what every textual type has: reading, writing, showing, and a schema with a pattern.
+/// Implements what every textual type has: reading, writing, showing, and a schema. The schema says all that the parser
+/// does, or a foreign producer would find out only from a dead letter.
 macro_rules! textual {
-    ($name:ident, $parse:expr, $pattern:expr) => {
+    ($name:ident, $parse:expr, { $($schema:tt)+ }) => {
         impl FromStr for $name {
             type Err = TypeError;
             fn from_str(text: &str) -> Result<Self, TypeError> {
@@ -49,7 +50,7 @@ macro_rules! textual {
                 stringify!($name).into()
             }
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "pattern": $pattern })
+                json_schema!({ "type": "string", $($schema)+ })
             }
         }
     };
@@ -97,11 +98,11 @@ impl fmt::Display for Id {
     }
 }
 
-textual!(Id, Id::parse, "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$");
+textual!(Id, Id::parse, { "pattern": "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$" });
 
 /// Makes a String newtype with a check.
 macro_rules! checked_text {
-    ($(#[$doc:meta])* $name:ident, $pattern:expr, $check:expr) => {
+    ($(#[$doc:meta])* $name:ident, $schema:tt, $check:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(String);
@@ -130,7 +131,7 @@ macro_rules! checked_text {
             }
         }
 
-        textual!($name, |text| $name::new(text), $pattern);
+        textual!($name, |text| $name::new(text), $schema);
     };
 }
 
@@ -140,19 +141,19 @@ fn all(text: &str, lengths: std::ops::RangeInclusive<usize>, allowed: fn(u8) -> 
 
 checked_text!(
     /// An entity key: the last token of a subject.
-    Key, "^[A-Za-z0-9_-]{1,64}$",
+    Key, { "pattern": "^[A-Za-z0-9_-]{1,64}$" },
     |text| if all(text, 1..=64, |b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') { Ok(()) }
         else { Err(TypeError::new("not 1 to 64 of A-Z a-z 0-9 _ -")) }
 );
 checked_text!(
     /// A machine-readable word.
-    Code, "^[a-z0-9_]{1,64}$",
+    Code, { "pattern": "^[a-z0-9_]{1,64}$" },
     |text| if all(text, 1..=64, |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_') { Ok(()) }
         else { Err(TypeError::new("not 1 to 64 of a-z 0-9 _")) }
 );
 checked_text!(
     /// A phone number in the form of E.164.
-    E164, "^\\+[1-9][0-9]{1,14}$",
+    E164, { "pattern": "^\\+[1-9][0-9]{1,14}$" },
     |text| match text.strip_prefix('+') {
         Some(digits) if all(digits, 2..=15, |b| b.is_ascii_digit()) && !digits.starts_with('0') => Ok(()),
         _ => Err(TypeError::new("not a phone number like +15551234567")),
@@ -160,22 +161,26 @@ checked_text!(
 );
 checked_text!(
     /// An e-mail address (addr-spec, at most 254 characters).
-    Email, "^[^@\\s]+@[^@\\s]+$",
+    Email, {
+        "maxLength": 254,
+        "pattern": "^[^\\s\\u0000-\\u001f\\u007f-\\u009f]+@[^@.\\s\\u0000-\\u001f\\u007f-\\u009f]+(\\.+[^@.\\s\\u0000-\\u001f\\u007f-\\u009f]+)*$"
+    },
     |text| match text.rsplit_once('@') {
-        Some((local, domain)) if text.len() <= 254 && !local.is_empty() && !domain.is_empty()
+        Some((local, domain)) if text.chars().count() <= 254 && !local.is_empty() && !domain.is_empty()
             && !domain.starts_with('.') && !domain.ends_with('.')
-            && !text.chars().any(|c| c.is_whitespace() || c.is_control()) => Ok(()),
+            // The last of them is a space to the expressions of JSON Schema.
+            && !text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\u{feff}') => Ok(()),
         _ => Err(TypeError::new("not an e-mail address")),
     }
 );
 checked_text!(
     /// Three capitals of ISO 4217.
-    Currency, "^[A-Z]{3}$",
+    Currency, { "pattern": "^[A-Z]{3}$" },
     |text| if all(text, 3..=3, |b| b.is_ascii_uppercase()) { Ok(()) } else { Err(TypeError::new("not three capitals like USD")) }
 );
 checked_text!(
     /// The name of a site, one token of a subject.
-    Site, "^[a-z0-9-]{1,32}$",
+    Site, { "pattern": "^[a-z0-9-]{1,32}$" },
     |text| if all(text, 1..=32, |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') { Ok(()) }
         else { Err(TypeError::new("not 1 to 32 of a-z 0-9 -")) }
 );
@@ -247,7 +252,7 @@ impl<const N: usize> JsonSchema for Text<N> {
         format!("Text{N}").into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "maxLength": N })
+        json_schema!({ "type": "string", "maxLength": N, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$" })
     }
 }
 
@@ -298,17 +303,27 @@ impl Sub for Ts {
     }
 }
 
-textual!(
-    Ts,
-    |text| match DateTime::parse_from_rfc3339(text) {
-        Ok(time) if time.offset().local_minus_utc() == 0 =>
-            Ok(Ts::from_ms(time.timestamp_millis())),
-        _ => Err(TypeError::new(
-            "not an RFC 3339 time in UTC like 2026-01-15T10:00:00.000Z"
-        )),
-    },
-    "^\\d{4}-\\d{2}-\\d{2}T\\d{2}:\\d{2}:\\d{2}(\\.\\d+)?(Z|\\+00:00)$"
-);
+fn parse_time(text: &str) -> Result<Ts, TypeError> {
+    let time = DateTime::parse_from_rfc3339(text)
+        .ok()
+        // chrono would also take a space or small letters, other zones of no offset, and a 61st second in any minute.
+        .filter(|_| {
+            text.as_bytes()[10] == b'T' && (text.ends_with('Z') || text.ends_with("+00:00"))
+        })
+        .filter(|_| &text[17..19] != "60" || &text[11..16] == "23:59");
+    let Some(time) = time else {
+        let message = "not an RFC 3339 time in UTC like 2026-01-15T10:00:00.000Z";
+        return Err(TypeError::new(message));
+    };
+    // A leap second becomes the end of the one before it: so it stays in its day, and in the last year that can be written.
+    let ms = i64::from(time.timestamp_subsec_millis().min(999));
+    Ok(Ts::from_ms(time.timestamp() * 1000 + ms))
+}
+
+textual!(Ts, parse_time, {
+    "format": "date-time",
+    "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}T(([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]|23:59:60)(\\.[0-9]+)?(Z|\\+00:00)$"
+});
 
 /// A calendar day, `YYYY-MM-DD`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -323,9 +338,12 @@ impl fmt::Display for Date {
 textual!(
     Date,
     |text| NaiveDate::parse_from_str(text, "%Y-%m-%d")
+        .ok()
         .map(Date)
-        .map_err(|_| TypeError::new("not a day like 2026-01-15")),
-    "^\\d{4}-\\d{2}-\\d{2}$"
+        // chrono would also take fewer digits, more of them, and spaces.
+        .filter(|date| text.len() == 10 && date.to_string() == text)
+        .ok_or_else(|| TypeError::new("not a day like 2026-01-15")),
+    { "format": "date", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$" }
 );
 
 /// A time zone by its IANA name.
@@ -344,7 +362,8 @@ textual!(
         .parse()
         .map(Tz)
         .map_err(|_| TypeError::new("not an IANA time zone like America/New_York")),
-    "^[A-Za-z0-9_+/-]+$"
+    // No validator knows this format; it tells a reader what the pattern can't.
+    { "format": "iana-time-zone", "pattern": "^[A-Za-z0-9_+/-]+$" }
 );
 
 /// Makes a number newtype with a range.
@@ -487,7 +506,7 @@ checked_number!(
 );
 checked_text!(
     /// A time of day, `HH:mm`, up to `24:00`.
-    TimeOfDay, "^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$",
+    TimeOfDay, { "pattern": "^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$" },
     |text| {
         let bytes = text.as_bytes();
         let digits = bytes.len() == 5 && bytes[2] == b':' && [0, 1, 3, 4].iter().all(|i| bytes[*i].is_ascii_digit());
@@ -497,7 +516,7 @@ checked_text!(
 );
 checked_text!(
     /// Why somebody looked at masked data: 10 to 500 characters.
-    Purpose, "^.{10,500}$",
+    Purpose, { "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]{10,500}$" },
     |text| if (10..=500).contains(&text.chars().count()) && !text.chars().any(char::is_control) { Ok(()) }
         else { Err(TypeError::new("not 10 to 500 characters")) }
 );

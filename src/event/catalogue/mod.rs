@@ -110,7 +110,7 @@ macro_rules! events {
                 when: $when,
                 queues: &[$($queue),*],
                 parse: |detail| {
-                    serde_path_to_error::deserialize::<_, $name>(detail)
+                    serde_path_to_error::deserialize::<_, $name>($crate::event::strict::Strict(detail))
                         .map($crate::event::catalogue::Detail::into_known)
                 },
                 schema: || schemars::schema_for!($name),

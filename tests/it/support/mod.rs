@@ -3,6 +3,7 @@
 pub mod counting;
 pub mod processes;
 pub mod reference;
+pub mod schema;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
