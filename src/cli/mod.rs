@@ -3,6 +3,7 @@
 //! Data goes to stdout, everything else to stderr. Exit codes: 0 ok, 1 failed, 2 differences or letters found, 64 usage
 //! or configuration.
 
+mod archive;
 mod bench;
 mod call;
 mod check;
@@ -20,6 +21,7 @@ mod output;
 mod queue;
 mod reload;
 mod replay;
+mod rule;
 mod run;
 mod topology;
 mod tracking;
@@ -142,6 +144,12 @@ enum Command {
     /// Look at dead letters, send them back to their queue, or discard them.
     #[command(subcommand)]
     Dlq(dlq::DlqVerb),
+    /// Look at the archive as a whole, export and import it.
+    #[command(subcommand)]
+    Archive(archive::ArchiveVerb),
+    /// Look at the rules and try patterns.
+    #[command(subcommand)]
+    Rule(rule::RuleVerb),
     /// Bring archived events to a queue again.
     #[command(subcommand)]
     Replay(replay::ReplayVerb),
@@ -214,6 +222,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Tracking(verb) => tracking::tracking(&connection, verb).await,
             Command::Queue(verb) => queue::queue(&connection, &verb).await,
             Command::Dlq(verb) => dlq::dlq(&connection, verb).await,
+            Command::Archive(verb) => archive::archive(&connection, verb).await,
+            Command::Rule(verb) => rule::rule(&connection, verb).await,
             Command::Replay(verb) => replay::replay(&connection, verb).await,
             Command::Explain(what) => explain::explain(&connection, &what).await,
         }

@@ -193,6 +193,22 @@ pub fn decode(
     Ok(event)
 }
 
+/// Reads an event that came as a JSON value, under the rules that hold for bytes.
+///
+/// # Errors
+/// See [`DecodeError`].
+pub fn from_value(subject: &str, value: &Value) -> Result<Event, DecodeError> {
+    let subject: Subject = subject
+        .parse()
+        .map_err(|error| DecodeError::invalid("subject", format!("{error}")))?;
+    let Value::Object(mut envelope) = value.clone() else {
+        return Err(DecodeError::invalid("body", "is not an object"));
+    };
+    let event = read_envelope(&mut envelope, &subject)?;
+    check_against_subject(&event, &subject)?;
+    Ok(event)
+}
+
 fn parse(content_type: Option<&str>, body: &[u8]) -> Result<Map<String, Value>, DecodeError> {
     let invalid = |message: String| DecodeError::invalid("body", message);
     let value: Value = match content_type.map(|text| text.split(';').next().unwrap_or(text).trim())

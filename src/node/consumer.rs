@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 use super::engine::{Incoming, Work};
 use super::writer::Job;
 use crate::bus::{AckToken, Bus, EVENTS};
-use crate::role::Mode;
 
 /// How long one fetch waits for a first delivery.
 const FETCH_WAIT: Duration = Duration::from_secs(5);
@@ -33,7 +32,7 @@ pub async fn consume<B: Bus>(
             Ok(deliveries) => {
                 delay = Duration::from_millis(100);
                 for delivery in deliveries {
-                    let work = Work::Delivery(Box::new(Incoming::new(delivery, Mode::Live)));
+                    let work = Work::Delivery(Box::new(Incoming::from_queue(delivery)));
                     if jobs.send(Job::Do(work)).await.is_err() {
                         return;
                     }

@@ -28,4 +28,5 @@ pub mod run;
 pub mod status;
 pub mod story;
 mod thread;
+pub mod transfer;
 pub mod writer;

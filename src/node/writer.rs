@@ -283,7 +283,7 @@ impl<B: Bus> Writer<B> {
                 .is_some_and(|delivery| delivery.seq < before.delivered_seq);
             let (in_hand, new): (Vec<_>, Vec<_>) = deliveries
                 .into_iter()
-                .map(|delivery| Incoming::new(delivery, Mode::Live))
+                .map(Incoming::from_queue)
                 .partition(|incoming| incoming.delivery.seq <= before.delivered_seq);
             held.extend(new);
             let acks = self.engine.park(self.clock.now(), &in_hand)?;

@@ -4,6 +4,7 @@
 //! subject filters contain and overlap each other. Knows only `event`.
 
 pub mod filter;
+pub mod lint;
 pub mod pattern;
 mod reload;
 

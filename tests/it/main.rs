@@ -1,6 +1,7 @@
 //! The integration tests: one crate, a module per subject.
 
 mod advisories;
+mod archives;
 mod codec;
 mod conformance;
 mod crash;

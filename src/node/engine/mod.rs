@@ -23,6 +23,7 @@ use serde_json::Value;
 
 use crate::bus::{AckToken, Delivery};
 use crate::event::{DecodeError, Event, Id, Ts, decode, ids};
+use crate::node::transfer::IMPORTED;
 use crate::role::{Command, HandlerError, Input, Mode, Rejection, Role, Timer};
 use crate::routing::Routes;
 use crate::store::{
@@ -88,6 +89,16 @@ pub struct Incoming {
 }
 
 impl Incoming {
+    /// Decodes a delivery from the queue. What was imported is handled as a replay is: its time was another one.
+    #[must_use]
+    pub fn from_queue(delivery: Delivery) -> Self {
+        let mode = match delivery.headers.get(IMPORTED) {
+            None => Mode::Live,
+            Some(_) => Mode::Replay,
+        };
+        Self::new(delivery, mode)
+    }
+
     /// Decodes a delivery.
     #[must_use]
     pub fn new(delivery: Delivery, mode: Mode) -> Self {

@@ -1,0 +1,214 @@
+//! `roadcall rule …`: which events go where, and why.
+
+use std::collections::BTreeMap;
+use std::io::BufRead;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::Connection;
+use super::client::connect;
+use super::event::parse_pattern;
+use super::failure::Failure;
+use super::output::{print_json, print_rows, say};
+use super::run::topology_roles;
+use crate::bus::{Bus, EVENTS};
+use crate::event::{Id, decode, to_value};
+use crate::node::archive;
+use crate::node::run::routes;
+use crate::routing::lint::lint;
+use crate::routing::pattern::Index;
+use crate::routing::{Routes, WhenOlder};
+
+/// Messages in one read.
+const PAGE: u64 = 1000;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RuleVerb {
+    /// Every rule with its targets: what the server filters by, and whether the role looks further.
+    List,
+    /// Which rules match an event; or how many of the last events each rule would take.
+    Test(Test),
+    /// Hold a pattern against events on standard input, one JSON object a line; answers {"matches":true|false} for each.
+    Match {
+        /// The pattern.
+        #[arg(long, value_name = "JSON")]
+        pattern: String,
+    },
+    /// Look for event types without a route, routes without a role, and rules that match nothing; exit 2 on findings.
+    Lint,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct Test {
+    /// This event, as its envelope's JSON.
+    #[arg(long, value_name = "JSON")]
+    event: Option<String>,
+    /// The archived event with this id.
+    #[arg(long)]
+    id: Option<Id>,
+    /// The last so many archived events.
+    #[arg(long, value_name = "N")]
+    last: Option<u64>,
+}
+
+pub(super) async fn rule(connection: &Connection, verb: RuleVerb) -> Result<ExitCode, Failure> {
+    let config = connection.config()?;
+    match verb {
+        RuleVerb::List => {
+            let columns = [
+                "rule",
+                "queue",
+                "enabled",
+                "maxEventAge",
+                "whenOlder",
+                "residual",
+            ];
+            print_rows(connection, &listed(&routes(&config)?), &columns)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        RuleVerb::Test(test) => test.run(connection).await,
+        RuleVerb::Match { pattern } => match_lines(&pattern),
+        RuleVerb::Lint => {
+            let queues: Vec<&str> = topology_roles(&config)?
+                .into_iter()
+                .filter_map(crate::role::RoleName::queue)
+                .collect();
+            let findings = lint(&routes(&config)?, &queues);
+            let found = !findings.is_empty();
+            let rows = serde_json::to_value(findings).unwrap_or(Value::Null);
+            print_rows(connection, &rows, &["subject", "finding"])?;
+            Ok(ExitCode::from(if found { 2 } else { 0 }))
+        }
+    }
+}
+
+fn listed(routes: &Routes) -> Value {
+    let mut rows = Vec::new();
+    for rule in routes.rules() {
+        for target in &rule.targets {
+            let when_older = target.max_event_age.map(|_| match target.when_older {
+                WhenOlder::Drop => "drop",
+                WhenOlder::Late => "late",
+                WhenOlder::Escalate => "escalate",
+            });
+            rows.push(json!({
+                "rule": rule.name, "queue": target.queue, "enabled": rule.enabled,
+                "maxEventAge": target.max_event_age.map(|age| super::output::age(age.as_secs())),
+                "whenOlder": when_older, "subjects": rule.pattern.filters(),
+                "residual": rule.pattern.has_residual().then(|| rule.pattern.text()),
+            }));
+        }
+    }
+    Value::Array(rows)
+}
+
+impl Test {
+    async fn run(&self, connection: &Connection) -> Result<ExitCode, Failure> {
+        let config = connection.config()?;
+        let routes = routes(&config)?;
+        let index = Index::new(
+            routes
+                .rules()
+                .iter()
+                .map(|rule| rule.pattern.clone())
+                .collect(),
+        );
+        if let Some(text) = &self.event {
+            let event = json_line(text, "--event")?;
+            return print_matches(connection, &routes, &index.matching(&event));
+        }
+        let bus = connect(&config, "roadcall-cli").await?;
+        if let Some(id) = self.id {
+            let Some(found) = archive::find(&bus, id).await? else {
+                return Err(Failure::other(
+                    format!("no archived event has the id {id}"),
+                    "see roadcall event tail",
+                ));
+            };
+            let stored = archive::at(&bus, found.seq).await?.unwrap_or(found);
+            let content_type = stored.headers.get("Content-Type");
+            let event = decode(&stored.subject, content_type, &stored.body)
+                .map_err(|error| Failure::other(format!("the event can't be read: {error}"), ""))?;
+            return print_matches(connection, &routes, &index.matching(&to_value(&event)));
+        }
+        let state = bus.stream(EVENTS).await?;
+        let mut from = (state.last_seq + 1)
+            .saturating_sub(self.last.unwrap_or(0))
+            .max(1);
+        let mut counts: BTreeMap<usize, u64> = BTreeMap::new();
+        while from <= state.last_seq {
+            let page = bus
+                .read(EVENTS, "roadcall.>", from, PAGE as usize, false)
+                .await?;
+            let Some(last) = page.last() else { break };
+            from = last.seq + 1;
+            for stored in page.iter().filter(|stored| stored.seq <= state.last_seq) {
+                let content_type = stored.headers.get("Content-Type");
+                let Ok(event) = decode(&stored.subject, content_type, &stored.body) else {
+                    continue;
+                };
+                for n in index.matching(&to_value(&event)) {
+                    *counts.entry(n).or_default() += 1;
+                }
+            }
+        }
+        let row = |(n, rule): (usize, &crate::routing::Rule)| json!({ "rule": rule.name, "enabled": rule.enabled, "events": counts.get(&n).unwrap_or(&0) });
+        let rows = routes.rules().iter().enumerate().map(row).collect();
+        print_rows(
+            connection,
+            &Value::Array(rows),
+            &["rule", "enabled", "events"],
+        )?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn print_matches(
+    connection: &Connection,
+    routes: &Routes,
+    found: &[usize],
+) -> Result<ExitCode, Failure> {
+    let row = |n: &usize| {
+        let rule = &routes.rules()[*n];
+        let queues: Vec<&str> = rule
+            .targets
+            .iter()
+            .map(|target| target.queue.as_str())
+            .collect();
+        json!({ "rule": rule.name, "enabled": rule.enabled, "queues": queues })
+    };
+    let rows = found.iter().map(row).collect();
+    print_rows(
+        connection,
+        &Value::Array(rows),
+        &["rule", "enabled", "queues"],
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn json_line(text: &str, what: &str) -> Result<Value, Failure> {
+    serde_json::from_str(text).map_err(|error| {
+        Failure::usage(
+            &format!("{what} is not JSON: {error}"),
+            "give one event as one object",
+        )
+    })
+}
+
+fn match_lines(pattern: &str) -> Result<ExitCode, Failure> {
+    let Some(pattern) = parse_pattern(Some(pattern))? else {
+        return print_json(&Value::Null).map(|()| ExitCode::SUCCESS);
+    };
+    for (n, line) in std::io::stdin().lock().lines().enumerate() {
+        let line = line.map_err(|error| Failure::other(format!("standard input: {error}"), ""))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let event = json_line(&line, &format!("line {}", n + 1))?;
+        say(json!({ "matches": pattern.matches(&event) }))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
