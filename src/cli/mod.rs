@@ -4,6 +4,7 @@
 //! or configuration.
 
 mod archive;
+mod audit;
 mod bench;
 mod call;
 mod check;
@@ -147,6 +148,8 @@ enum Command {
     /// Look at the archive as a whole, export and import it.
     #[command(subcommand)]
     Archive(archive::ArchiveVerb),
+    /// What became of every archived event, queue by queue; exit 2 if of one nobody knows.
+    Audit(audit::Audit),
     /// Look at the rules and try patterns.
     #[command(subcommand)]
     Rule(rule::RuleVerb),
@@ -223,6 +226,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Queue(verb) => queue::queue(&connection, &verb).await,
             Command::Dlq(verb) => dlq::dlq(&connection, verb).await,
             Command::Archive(verb) => archive::archive(&connection, verb).await,
+            Command::Audit(audit) => audit.run(&connection).await,
             Command::Rule(verb) => rule::rule(&connection, verb).await,
             Command::Replay(verb) => replay::replay(&connection, verb).await,
             Command::Explain(what) => explain::explain(&connection, &what).await,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::commands::ACTOR_HEADER;
 use super::owner;
-use super::status::{Database, Record, Status, Wanted, outcome_in, status_of};
+use super::status::{Database, Many, Record, Status, Wanted, outcome_in, outcomes_in, status_of};
 use crate::bus::jetstream::JetStream;
 use crate::bus::jetstream::service::CallError;
 use crate::bus::{self, Headers};
@@ -75,6 +75,22 @@ impl Inquiry {
         let body = serde_json::to_value(wanted).unwrap_or(Value::Null);
         let look = move |database: &Database| database.record(wanted);
         self.ask(role, &outcome_in(role), body, look).await
+    }
+
+    /// What became of each of many events in `role`, in their order.
+    ///
+    /// # Errors
+    /// See [`Error`]; a role that can't be asked or read is an [`Answer`].
+    pub async fn outcomes(
+        &self,
+        role: RoleName,
+        events: Vec<Wanted>,
+    ) -> Result<Answer<Vec<Option<String>>>, Error> {
+        let many = Many { events };
+        // Ids and numbers always have a JSON form.
+        let body = serde_json::to_value(&many).unwrap_or(Value::Null);
+        let look = move |database: &Database| database.outcomes(&many.events);
+        self.ask(role, &outcomes_in(role), body, look).await
     }
 
     async fn ask<T: DeserializeOwned>(

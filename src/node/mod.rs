@@ -7,6 +7,7 @@
 
 pub mod advisories;
 pub mod archive;
+pub mod audit;
 pub mod bench;
 pub mod clock;
 pub mod commands;

@@ -191,7 +191,11 @@ impl Started {
         let (site, name) = (&config.site.id, format!("roadcall-{}", self.role));
         let service = bus.announce(&name, env!("CARGO_PKG_VERSION")).await?;
         let commands = bus.listen(&service, site, &self.commands).await?;
-        let questions = [status::status_of(self.role), status::outcome_in(self.role)];
+        let questions = [
+            status::status_of(self.role),
+            status::outcome_in(self.role),
+            status::outcomes_in(self.role),
+        ];
         let names = questions.each_ref().map(String::as_str);
         let questions = bus.listen(&service, site, &names).await?;
         self.service = Some(service);

@@ -21,6 +21,9 @@ use crate::role::permission::{self, Permission, Scope};
 use crate::role::{Code, Command, Rejection, RoleName};
 use crate::store::{self, Attempt, Outcome, Reader, Sought, WaitingState};
 
+/// Events that are asked about at once at the most.
+const MANY_MAX: usize = 1000;
+
 /// The command that asks a role how much waits.
 #[must_use]
 pub fn status_of(role: RoleName) -> String {
@@ -31,6 +34,20 @@ pub fn status_of(role: RoleName) -> String {
 #[must_use]
 pub fn outcome_in(role: RoleName) -> String {
     format!("{role}.outcome")
+}
+
+/// The command that asks a role what became of many events.
+#[must_use]
+pub fn outcomes_in(role: RoleName) -> String {
+    format!("{role}.outcomes")
+}
+
+/// Events that are asked about at once, 1000 at the most.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Many {
+    /// Which.
+    pub events: Vec<Wanted>,
 }
 
 /// How a role stands.
@@ -156,19 +173,32 @@ impl Database {
         })
     }
 
+    /// What became of each: `done`, `expired`, `dead`, `filtered`, `waiting`, or nothing that the role knows of.
+    ///
+    /// # Errors
+    /// A store error.
+    pub fn outcomes(&self, events: &[Wanted]) -> Result<Vec<Option<String>>, store::Error> {
+        let reader = Reader::open(&self.path)?;
+        events
+            .iter()
+            .map(|wanted| {
+                let found = reader.record(sought(*wanted))?;
+                let waits = found.waiting.map(|_| "waiting".to_owned());
+                let ended = found
+                    .outcome
+                    .map(|row| outcome_name(row.outcome).to_owned());
+                // A dead one that was redriven waits again.
+                Ok(waits.or(ended))
+            })
+            .collect()
+    }
+
     /// What the role has about an event.
     ///
     /// # Errors
     /// A store error.
     pub fn record(&self, wanted: Wanted) -> Result<Record, store::Error> {
-        let sought = match wanted {
-            Wanted::Event { event_id } => Sought::Event(event_id),
-            Wanted::Place { stream, seq } => Sought::Place {
-                stream_id: stream,
-                stream_seq: seq,
-            },
-        };
-        let found = Reader::open(&self.path)?.record(sought)?;
+        let found = Reader::open(&self.path)?.record(sought(wanted))?;
         let requested = found.requested.into_iter().map(|call| Requested {
             state: if call.answered { "answered" } else { "pending" }.to_owned(),
             requested_at: Ts::from_ms(call.created_at_ms),
@@ -192,6 +222,16 @@ impl Database {
             }),
             effects: requested.collect(),
         })
+    }
+}
+
+fn sought(wanted: Wanted) -> Sought {
+    match wanted {
+        Wanted::Event { event_id } => Sought::Event(event_id),
+        Wanted::Place { stream, seq } => Sought::Place {
+            stream_id: stream,
+            stream_seq: seq,
+        },
     }
 }
 
@@ -234,6 +274,13 @@ fn reply(database: &Database, command: &Command) -> Reply {
     permission::check(&command.caller, Permission::AdminOps, &Scope::Open)?;
     let looked = if command.name == status_of(database.role) {
         database.status().map(serde_json::to_value)
+    } else if command.name == outcomes_in(database.role) {
+        let many: Many = parse(&command.body)?;
+        if many.events.len() > MANY_MAX {
+            let message = format!("has more than {MANY_MAX}; ask in parts");
+            return Err(Rejection::field("events", message));
+        }
+        database.outcomes(&many.events).map(serde_json::to_value)
     } else {
         let wanted: Wanted = parse(&command.body)?;
         database.record(wanted).map(serde_json::to_value)

@@ -2,6 +2,7 @@
 
 mod advisories;
 mod archives;
+mod audits;
 mod codec;
 mod conformance;
 mod crash;

@@ -1,0 +1,81 @@
+//! `roadcall audit`: what became of every archived event, queue by queue.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::Connection;
+use super::client::Client;
+use super::failure::Failure;
+use super::output::print_rows;
+use super::run::topology_roles;
+use crate::node::audit::account;
+
+#[derive(Debug, Args)]
+pub(super) struct Audit {
+    /// Only this queue.
+    #[arg(long)]
+    queue: Option<String>,
+    /// First sequence.
+    #[arg(long)]
+    from_seq: Option<u64>,
+    /// Last sequence, inclusive.
+    #[arg(long)]
+    to_seq: Option<u64>,
+}
+
+impl Audit {
+    pub(super) async fn run(&self, connection: &Connection) -> Result<ExitCode, Failure> {
+        let config = connection.config()?;
+        let inquiry = Client::open(connection).await?.inquiry(&config);
+        let mut roles = topology_roles(&config)?;
+        if let Some(queue) = &self.queue {
+            let all: Vec<&str> = roles.iter().filter_map(|role| role.queue()).collect();
+            if !all.contains(&queue.as_str()) {
+                return Err(Failure::usage(
+                    &format!("--queue: no queue of this site is named '{queue}'"),
+                    &format!("the queues are {}", all.join(", ")),
+                ));
+            }
+            roles.retain(|role| role.queue() == Some(queue));
+        }
+        let (mut rows, mut unknown, mut unaccounted) = (Vec::new(), false, false);
+        for role in roles {
+            match account(&inquiry, role, (self.from_seq, self.to_seq)).await? {
+                None => {}
+                Some(Ok(account)) => {
+                    unaccounted |= account.unaccounted > 0;
+                    rows.push(serde_json::to_value(account).unwrap_or(Value::Null));
+                }
+                Some(Err(why)) => {
+                    unknown = true;
+                    rows.push(json!({ "queue": role.queue(), "unknown": why }));
+                }
+            }
+        }
+        let columns = [
+            "queue",
+            "fromSeq",
+            "toSeq",
+            "done",
+            "expired",
+            "dead",
+            "filtered",
+            "pending",
+            "unaccounted",
+            "unknown",
+        ];
+        let shown = if unknown {
+            columns.len()
+        } else {
+            columns.len() - 1
+        };
+        print_rows(connection, &Value::Array(rows), &columns[..shown])?;
+        Ok(ExitCode::from(match (unaccounted, unknown) {
+            (true, _) => 2,
+            (false, true) => 1,
+            (false, false) => 0,
+        }))
+    }
+}
