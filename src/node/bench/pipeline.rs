@@ -105,10 +105,19 @@ struct Running {
     stop: CancellationToken,
     relay_stop: CancellationToken,
     threads: Vec<std::thread::JoinHandle<Result<(), store::Error>>>,
+    queue: Option<&'static str>,
     consumer: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Running {
+    /// Lets the queue's deliveries in: from here on it is measured, as the baseline is from its standing pull on.
+    fn consume(&mut self, bus: &JetStream) {
+        let (jobs, stop) = (self.jobs.clone(), self.stop.clone());
+        self.consumer = self
+            .queue
+            .map(|queue| tokio::spawn(consumer::consume(bus.clone(), queue, BATCH, jobs, stop)));
+    }
+
     fn handled(&self) -> u64 {
         self.counts
             .lock()
@@ -186,8 +195,9 @@ impl<'a> Bench<'a> {
             consumes: true,
             publishes_as: Some(Source::Match),
         };
+        let mut running = self.start(parts).await?;
         let began = Instant::now();
-        let running = self.start(parts).await?;
+        running.consume(&self.bus);
         running.until_handled(events).await?;
         stream_grew(&self.bus, before, events).await?;
         let taken = began.elapsed();
@@ -206,8 +216,9 @@ impl<'a> Bench<'a> {
             consumes: true,
             publishes_as: None,
         };
+        let mut running = self.start(parts).await?;
         let began = Instant::now();
-        let running = self.start(parts).await?;
+        running.consume(&self.bus);
         running.until_handled(self.options.events).await?;
         let taken = began.elapsed();
         running.end().await?;
@@ -256,7 +267,8 @@ impl<'a> Bench<'a> {
             publishes_as: None,
         };
         let producer = self.start(producer).await?;
-        let sink = self.start(sink).await?;
+        let mut sink = self.start(sink).await?;
+        sink.consume(&self.bus);
         let began = Instant::now();
         let mut ticks = tokio::time::interval(TICK);
         let (mut made, total) = (0, rate * STEADY_SECONDS);
@@ -356,10 +368,6 @@ impl<'a> Bench<'a> {
             ));
         }
         tokio::spawn(consumer::acknowledge(self.bus.clone(), ack_receiver));
-        let consumer = queue.map(|queue| {
-            let (bus, jobs, stop) = (self.bus.clone(), jobs.clone(), stop.clone());
-            tokio::spawn(consumer::consume(bus, queue, BATCH, jobs, stop))
-        });
         Ok(Running {
             jobs,
             counts,
@@ -367,7 +375,8 @@ impl<'a> Bench<'a> {
             stop,
             relay_stop,
             threads,
-            consumer,
+            queue,
+            consumer: None,
         })
     }
 }
