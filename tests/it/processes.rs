@@ -150,6 +150,7 @@ fn places(session: &Value) -> Vec<(Value, Value)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_vendor_follows_a_real_drive_to_the_truck_in_order_and_shuffled() {
     let site = Processes::all();
+    site.ready().await;
     let bus = site.connect().await;
     let csv = trace();
     let csv = csv.to_str().expect("UTF-8");

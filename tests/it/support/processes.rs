@@ -76,6 +76,18 @@ impl Processes {
         site
     }
 
+    /// Waits until every role has said that it is ready: before, nobody answers its commands.
+    pub async fn ready(&self) {
+        for role in ROLES {
+            let log = self.dir.path().join(format!("{role}.log"));
+            eventually("the roles to be ready", || async {
+                let text = std::fs::read_to_string(&log).ok()?;
+                text.contains(r#""message":"ready""#).then_some(())
+            })
+            .await;
+        }
+    }
+
     /// `roadcall topology apply --yes`, as soon as the broker answers.
     pub fn apply_topology(&self) {
         for _ in 0..100 {
