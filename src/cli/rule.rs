@@ -14,9 +14,11 @@ use super::failure::Failure;
 use super::output::{print_json, print_rows, say};
 use super::run::topology_roles;
 use crate::bus::{Bus, EVENTS};
+use crate::config::units::Span;
 use crate::event::{Id, decode, to_value};
 use crate::node::archive;
 use crate::node::run::routes;
+use crate::role::RoleName;
 use crate::routing::lint::lint;
 use crate::routing::pattern::Index;
 use crate::routing::{Routes, WhenOlder};
@@ -74,9 +76,14 @@ pub(super) async fn rule(connection: &Connection, verb: RuleVerb) -> Result<Exit
         RuleVerb::Lint => {
             let queues: Vec<&str> = topology_roles(&config)?
                 .into_iter()
-                .filter_map(crate::role::RoleName::queue)
+                .filter_map(RoleName::queue)
                 .collect();
-            let findings = lint(&routes(&config)?, &queues);
+            let later: Vec<&str> = RoleName::ALL
+                .into_iter()
+                .filter(|role| !RoleName::BUILT.contains(role))
+                .filter_map(RoleName::queue)
+                .collect();
+            let findings = lint(&routes(&config)?, &queues, &later);
             let found = !findings.is_empty();
             let rows = serde_json::to_value(findings).unwrap_or(Value::Null);
             print_rows(connection, &rows, &["subject", "finding"])?;
@@ -96,7 +103,7 @@ fn listed(routes: &Routes) -> Value {
             });
             rows.push(json!({
                 "rule": rule.name, "queue": target.queue, "enabled": rule.enabled,
-                "maxEventAge": target.max_event_age.map(|age| super::output::age(age.as_secs())),
+                "maxEventAge": target.max_event_age.map(Span),
                 "whenOlder": when_older, "subjects": rule.pattern.filters(),
                 "residual": rule.pattern.has_residual().then(|| rule.pattern.text()),
             }));
