@@ -8,17 +8,22 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::archive;
+use super::clock::Clock;
+use super::commands::{answer, command};
 use super::engine::{Exhausted, Work};
 use super::letter::{Dead, Letter};
 use super::writer::Job;
-use crate::bus::{ADVISORY_QUEUE, Bus, DLQ, Delivery, EVENTS, Error, Stored};
+use crate::bus::jetstream::service::Request;
+use crate::bus::{ADVISORY_QUEUE, AckToken, Bus, DLQ, Delivery, EVENTS, Error, Headers, Stored};
 use crate::event::{DeadReason, Event, Site, Ts, decode};
-use crate::role::RoleName;
+use crate::role::permission::{self, Permission, Scope};
+use crate::role::{Code, Command, Rejection, RoleName};
 use crate::store::Attempt;
 
 /// How long one fetch waits for a first advisory.
@@ -50,6 +55,111 @@ struct Advisory {
     deliveries: u32,
     reason: Option<String>,
     domain: Option<String>,
+}
+
+/// The command by which `roadcall audit` has letters made for what no advisory told of.
+pub const FORGOTTEN: &str = "audit.forgotten";
+/// Sequences in one such command at the most.
+const FORGOTTEN_MAX: usize = 5000;
+
+/// Sequences of a queue that were delivered, are in nobody's hands, and have no outcome: no advisory of theirs arrived.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Forgotten {
+    /// The queue.
+    pub queue: String,
+    /// The sequences.
+    pub seqs: Vec<u64>,
+}
+
+/// Makes the letters that are asked for until the service stops. What was asked for is answered at once; the letters
+/// follow through the outbox, once each, however often it is asked again.
+pub async fn make_forgotten<B: Bus>(
+    bus: B,
+    watch: Watch,
+    mut requests: mpsc::Receiver<Request>,
+    jobs: mpsc::Sender<Job>,
+    clock: Clock,
+) {
+    while let Some(request) = requests.recv().await {
+        let id = clock.new_id();
+        let forgotten = command(&request, id).and_then(|command| asked_for(&command));
+        let reply = forgotten
+            .as_ref()
+            .map(|forgotten| json!({ "letters": forgotten.seqs.len() }));
+        answer(&request, id, reply.map_err(Clone::clone), clock).await;
+        let Ok(forgotten) = forgotten else { continue };
+        for seq in forgotten.seqs {
+            match forgotten_letter(&bus, &watch, &forgotten.queue, seq, clock.now()).await {
+                Ok(Some(exhausted)) => {
+                    if jobs
+                        .send(Job::Do(Work::Exhausted(exhausted)))
+                        .await
+                        .is_err()
+                    {
+                        return;
+                    }
+                }
+                Ok(None) => {}
+                // The next audit finds it again.
+                Err(error) => tracing::warn!(seq, %error, "a letter could not be made"),
+            }
+        }
+    }
+}
+
+fn asked_for(command: &Command) -> Result<Forgotten, Rejection> {
+    permission::check(&command.caller, Permission::AdminOps, &Scope::Open)?;
+    let forgotten: Forgotten = serde_json::from_value(Value::Object(command.body.clone()))
+        .map_err(|error| Rejection::new(Code::ValidationError, error.to_string()))?;
+    let known = |role: &RoleName| role.queue() == Some(forgotten.queue.as_str());
+    if !RoleName::ALL.iter().any(known) {
+        return Err(Rejection::field("queue", "is no queue"));
+    }
+    if forgotten.seqs.len() > FORGOTTEN_MAX {
+        let message = format!("has more than {FORGOTTEN_MAX}; ask in parts");
+        return Err(Rejection::field("seqs", message));
+    }
+    Ok(forgotten)
+}
+
+/// As if the server had said it: the letter of what nobody answered, unless it has one.
+async fn forgotten_letter<B: Bus>(
+    bus: &B,
+    watch: &Watch,
+    queue: &str,
+    seq: u64,
+    now: Ts,
+) -> Result<Option<Box<Exhausted>>, Error> {
+    let state = bus.stream(EVENTS).await?;
+    let Some(stored) = archive::at(bus, seq).await? else {
+        return Ok(None);
+    };
+    let advisory = Advisory {
+        kind: "forgotten".to_owned(),
+        timestamp: now,
+        stream: EVENTS.to_owned(),
+        consumer: queue.to_owned(),
+        stream_seq: seq,
+        deliveries: 1,
+        reason: None,
+        domain: None,
+    };
+    let nothing = Delivery {
+        stream: state.identity,
+        seq,
+        subject: String::new(),
+        headers: Headers::default(),
+        body: bytes::Bytes::new(),
+        delivered: 0,
+        received_at_ms: now.ms(),
+        token: AckToken::default(),
+    };
+    let exhausted = exhausted(watch, &advisory, &stored, state.identity.0, &nothing, false);
+    Ok(match kept_letter(bus, &exhausted.letter.subject()).await? {
+        Kept::None => Some(Box::new(exhausted)),
+        Kept::Retired | Kept::Of(_) => None,
+    })
 }
 
 /// What an advisory comes to.
@@ -200,6 +310,8 @@ fn exhausted(
     let said = if advisory.kind.ends_with("terminated") {
         let reason = advisory.reason.as_deref().unwrap_or("no reason given");
         format!("a reader of the queue terminated it: {reason}")
+    } else if advisory.kind == "forgotten" {
+        "handed out, and no reader of the queue ever answered; the audit found it".to_owned()
     } else {
         format!("handed out {deliveries} times, and no reader of the queue ever answered")
     };

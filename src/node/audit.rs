@@ -39,6 +39,9 @@ pub struct Account {
     pub unaccounted: u64,
     /// The first of those.
     pub unaccounted_seqs: Vec<u64>,
+    /// All of those.
+    #[serde(skip)]
+    pub forgotten: Vec<u64>,
 }
 
 /// The account of `role`'s queue; the inner error says why it can't be given.
@@ -119,6 +122,7 @@ impl Account {
             None if is_owed(seq, owed) => self.pending += 1,
             None => {
                 self.unaccounted += 1;
+                self.forgotten.push(seq);
                 if self.unaccounted_seqs.len() < NAMED_MAX {
                     self.unaccounted_seqs.push(seq);
                 }

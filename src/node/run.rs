@@ -196,6 +196,12 @@ impl Started {
             status::outcome_in(self.role),
             status::outcomes_in(self.role),
         ];
+        if self.role == RoleName::Audit {
+            let forgotten = bus.listen(&service, site, &[advisories::FORGOTTEN]).await?;
+            let (watch, jobs) = (watched(bus, config)?, self.jobs.clone());
+            let make = advisories::make_forgotten(bus.clone(), watch, forgotten, jobs, Clock);
+            self.tasks.push(tokio::spawn(make));
+        }
         let names = questions.each_ref().map(String::as_str);
         let questions = bus.listen(&service, site, &names).await?;
         self.service = Some(service);
@@ -281,10 +287,7 @@ impl Node {
                 started.tasks.push(tokio::spawn(consume));
             }
             if started.role == RoleName::Audit {
-                let watch = advisories::Watch {
-                    site: site(config)?,
-                    domain: bus.domain(),
-                };
+                let watch = watched(&bus, config)?;
                 let (jobs, stop) = (started.jobs.clone(), node.stop.clone());
                 let watch = advisories::watch(bus.clone(), watch, jobs, stop);
                 started.tasks.push(tokio::spawn(watch));
@@ -358,6 +361,14 @@ impl Node {
         self.bus.close().await;
         first_error.map_or(Ok(()), Err)
     }
+}
+
+/// Whose advisories count.
+fn watched(bus: &JetStream, config: &Config) -> Result<advisories::Watch, Error> {
+    Ok(advisories::Watch {
+        site: site(config)?,
+        domain: bus.domain(),
+    })
 }
 
 fn site(config: &Config) -> Result<Site, Error> {

@@ -223,6 +223,76 @@ fn with_seq(advisory: &str, seq: u64) -> String {
     value.to_string()
 }
 
+/// `roadcall audit` of the queue; its exit code, and its one row.
+fn audit(site: &Site) -> (Option<i32>, Value) {
+    let output = Command::new(env!("CARGO_BIN_EXE_roadcall"))
+        .env_clear()
+        .args(["--nats", &site.broker.url, "--state-dir"])
+        .arg(site.dir.path().join("incident"))
+        .args(["audit", "--queue", QUEUE, "--json"])
+        .output()
+        .expect("runs");
+    let words = String::from_utf8_lossy(&output.stderr);
+    let rows: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{words}"));
+    (output.status.code(), rows[0].clone())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_audit_finds_what_no_advisory_told_of_and_it_is_handled_once() {
+    let site = site().await;
+    let bus = connect(&site).await;
+    topology(&site, &bus).await;
+    for n in 20..23 {
+        arrival(&bus, id(n)).await;
+    }
+    let reader = connect(&site).await;
+    read_without_answer(&reader).await;
+    drop(reader);
+    // What the server said of it is gone before anybody could read it.
+    eventually("the advisories", || async {
+        let state = bus.stream("ADVISORIES").await.expect("asked");
+        (state.messages == 3).then_some(())
+    })
+    .await;
+    bus.api("STREAM.PURGE.ADVISORIES", &Value::Null)
+        .await
+        .expect("purged");
+    let auditor = start(&site, "audit", &[RoleName::Audit]).await;
+    let (code, row) = eventually("nothing to be in hand any more", || async {
+        let (code, row) = audit(&site);
+        (row["pending"] == 0).then_some((code, row))
+    })
+    .await;
+    assert_eq!((code, &row["unaccounted"]), (Some(2), &json!(3)), "{row}");
+    eventually("the letters", || async {
+        (letters(&bus).await.len() == 3).then_some(())
+    })
+    .await;
+    audit(&site);
+    let incident = start(&site, "incident", &[RoleName::Incident]).await;
+    eventually("all to be handled", || async {
+        (counts(&incident, RoleName::Incident).handled == 3).then_some(())
+    })
+    .await;
+    eventually("every letter to be taken back", || async {
+        let left = letters(&bus).await;
+        left.iter()
+            .all(|letter| letter.body.is_empty())
+            .then_some(())
+    })
+    .await;
+    let (code, row) = audit(&site);
+    assert_eq!(
+        (code, &row["done"], &row["unaccounted"]),
+        (Some(0), &json!(3), &json!(0)),
+        "{row}"
+    );
+    assert_eq!(told(&bus).await, 3, "one letter each");
+    stop(incident).await;
+    stop(auditor).await;
+    site.broker.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_letter_for_an_event_that_was_handled_after_all_is_taken_back() {
     let site = site().await;
