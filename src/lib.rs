@@ -7,6 +7,7 @@ pub mod config;
 pub mod error;
 pub mod event;
 pub mod node;
+pub mod provider;
 pub mod role;
 pub mod routing;
 pub mod store;

@@ -8,7 +8,7 @@ use super::writer::{Job, Reply};
 use crate::bus::jetstream::service::Request;
 use crate::event::Id;
 use crate::role::permission::Caller;
-use crate::role::{Code, Command, Rejection};
+use crate::role::{Code, Command, Entropy, Rejection};
 
 /// Header that says who acts.
 pub const ACTOR_HEADER: &str = "Roadcall-Actor";
@@ -74,7 +74,17 @@ pub(super) fn command(request: &Request, id: Id) -> Result<Command, Rejection> {
         body,
         client_request_id,
         traceparent: request.headers.get("traceparent").map(str::to_owned),
+        entropy: entropy()?,
     })
+}
+
+fn entropy() -> Result<Entropy, Rejection> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        tracing::error!(%error, "the system gives no random bytes");
+        Rejection::new(Code::InternalError, "this can't be done; the log says why")
+    })?;
+    Ok(Entropy(bytes))
 }
 
 pub(super) async fn answer(request: &Request, id: Id, reply: Reply, clock: Clock) {

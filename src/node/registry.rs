@@ -1,9 +1,11 @@
 //! The role registry: what runs under a role's name, made from the configuration.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::config::Config;
 use crate::event::{IncidentType, Source};
+use crate::provider::Runner;
 use crate::role::audit::AuditRole;
 use crate::role::incident::{IncidentOptions, IncidentRole};
 use crate::role::matching::MatchRole;
@@ -78,6 +80,12 @@ fn match_settings(config: &Config) -> MatchSettings {
             per_mile_cents: pricing.per_mile_cents,
         },
     }
+}
+
+/// Who makes the calls that the roles ask for, as configured.
+#[must_use]
+pub fn runners(_config: &Config) -> Vec<Arc<dyn Runner>> {
+    Vec::new()
 }
 
 /// The source of a role's own events (DOMAIN 1.1).

@@ -434,8 +434,7 @@ async fn start_role(
     let counts = Arc::new(Mutex::new(Counts::default()));
     let latency = Latency::default();
     let (effects, calls) = mpsc::unbounded_channel();
-    // No role of this build calls the outside yet, so that there is nothing to register.
-    let runners = Arc::new(Runners::default());
+    let runners = Arc::new(Runners::new(registry::runners(config)));
     tokio::spawn(make_calls(runners, calls, jobs.downgrade()));
     let (replays, progress) = mpsc::unbounded_channel();
     let shared = Shared {

@@ -207,6 +207,18 @@ pub struct Command {
     pub client_request_id: Option<String>,
     /// `traceparent` as it came, for the events that follow.
     pub traceparent: Option<String>,
+    /// Chance, for what must not be guessed: a handler has no other, so that it stays deterministic.
+    pub entropy: Entropy,
+}
+
+/// 32 bytes of the system's generator, drawn when the command arrived.
+#[derive(Clone, Copy)]
+pub struct Entropy(pub [u8; 32]);
+
+impl fmt::Debug for Entropy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Entropy(…)")
+    }
 }
 
 impl Command {
@@ -315,7 +327,7 @@ impl fmt::Display for HandlerError {
 }
 
 /// A command's refusal, in the form of DOMAIN 1.3.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rejection {
     /// What kind of refusal.
     pub code: Code,
@@ -356,8 +368,18 @@ impl Rejection {
     }
 }
 
+/// Refuses a command and keeps what its handler wrote, which a [`HandlerError::Rejected`] would undo: a wrong password must
+/// be counted. The handler returns this as its result.
+///
+/// # Errors
+/// A store error.
+pub fn refuse(tx: &mut Tx<'_>, rejection: &Rejection) -> Result<(), HandlerError> {
+    Ok(tx.refuse(rejection)?)
+}
+
 /// The error codes of DOMAIN 1.3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[allow(missing_docs)] // the names are DOMAIN 1.3's own
 pub enum Code {
     ValidationError,

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 use super::permission::{self, Caller};
-use super::{Code, Command, HandlerError, Input, Mode, Received, Rejection, Role, Timer};
+use super::{Code, Command, Entropy, HandlerError, Input, Mode, Received, Rejection, Role, Timer};
 use crate::event::{Actor, Base, Codec, Detail, Event, Id, Site, Ts, decode, ids};
 use crate::store::{Context, Identity, Options, Origin, Reach, Reader, Store, Synchronous, Tx};
 
@@ -85,7 +85,16 @@ impl<R: Role> Bench<R> {
         let mut tx = Tx::open(&mut self.store, context).expect("a savepoint opens");
         let result = self.role.handle(&mut tx, input);
         let reply = match result {
-            Ok(()) => tx.keep().expect("kept").reply,
+            Ok(()) => {
+                let kept = tx.keep().expect("kept");
+                if kept.refused {
+                    self.store.commit().expect("committed");
+                    let reply = kept.reply.unwrap_or_default();
+                    let refusal = serde_json::from_value(reply).expect("a refusal");
+                    return Err(HandlerError::Rejected(refusal));
+                }
+                kept.reply
+            }
             Err(error) => {
                 tx.abandon().expect("undone");
                 self.store.rollback();
@@ -185,6 +194,7 @@ impl<R: Role> Bench<R> {
             body,
             client_request_id,
             traceparent: None,
+            entropy: Entropy([7; 32]),
         };
         let spec = self.role.commands().iter().find(|spec| spec.name == name);
         let Some(spec) = spec else {

@@ -48,6 +48,33 @@ pub struct EffectCall {
     pub class: EffectClass,
     /// What the runner needs.
     pub request: Value,
+    /// What the runner needs and no file may hold, such as a one-time password: gone with the process. A call that is
+    /// made again after a restart comes without it, and its runner refuses.
+    pub secret: Option<Secret>,
+}
+
+/// A text that is never written anywhere, a log included.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps `text`.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for the one who must send it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
 }
 
 /// How a call ended (DOMAIN 6: an unknown outcome is its own state, never success).
@@ -188,6 +215,7 @@ impl Store {
                     kind,
                     class: EffectClass::from_code(class),
                     request,
+                    secret: None,
                 };
                 Ok(PendingEffect {
                     call,

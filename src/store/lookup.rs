@@ -222,6 +222,7 @@ mod tests {
             kind: "sms".to_owned(),
             class: EffectClass::External,
             request: json!({}),
+            secret: None,
         })
         .expect("asked for");
         tx.keep().expect("kept");

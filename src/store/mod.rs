@@ -26,7 +26,7 @@ use rusqlite::config::DbConfig;
 pub use rusqlite::params;
 use rusqlite::{Connection, OptionalExtension};
 
-pub use effect::{EffectCall, EffectClass, EffectOutcome, PendingEffect};
+pub use effect::{EffectCall, EffectClass, EffectOutcome, PendingEffect, Secret};
 pub use error::{Class, Error};
 pub use inbox::{InboxRow, Outcome};
 pub use inspect::{Inspection, inspect};

@@ -76,6 +76,8 @@ pub enum Reach {
 pub struct TxOutput {
     /// The reply of a command.
     pub reply: Option<Value>,
+    /// Whether the reply is a refusal that keeps what was written.
+    pub refused: bool,
     /// How many messages went into the outbox.
     pub emitted: u32,
     /// Calls to start after the commit.
@@ -361,6 +363,15 @@ impl<'a> Tx<'a> {
         })?;
         self.output.reply = Some(value);
         Ok(())
+    }
+
+    /// Sets a command's reply to a refusal and keeps what was written.
+    ///
+    /// # Errors
+    /// [`Class::Defect`] for a value that is not JSON.
+    pub fn refuse(&mut self, refusal: &impl Serialize) -> Result<(), Error> {
+        self.output.refused = true;
+        self.reply(refusal)
     }
 
     /// The one JSON document that `sql` selects in its first column.

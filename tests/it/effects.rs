@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use roadcall::event::{Actor, Codec, Site, Ts, ids};
 use roadcall::node::engine::{Engine, Settings, StepOutput, Work};
 use roadcall::role::permission::{Caller, Permission, Scope};
-use roadcall::role::{Command, CommandSpec, HandlerError, Input, Role, RoleName};
+use roadcall::role::{Command, CommandSpec, Entropy, HandlerError, Input, Role, RoleName};
 use roadcall::routing::Routes;
 use roadcall::store::{
     EffectCall, EffectClass, EffectOutcome, Identity, Options, Store, Synchronous, Tx, params,
@@ -51,6 +51,7 @@ impl Role for Calling {
                     kind: "sms".to_owned(),
                     class: EffectClass::External,
                     request: json!({ "text": "hello" }),
+                    secret: None,
                 };
                 // Asked for twice under one key: one call.
                 tx.effect(call.clone())?;
@@ -106,6 +107,7 @@ fn ask(engine: &mut Engine) -> StepOutput {
         body: serde_json::Map::new(),
         client_request_id: None,
         traceparent: None,
+        entropy: Entropy([7; 32]),
     };
     let work = [Work::Command(Box::new(command))];
     engine.step(at(0), &work).expect("stepped")

@@ -21,7 +21,7 @@ use roadcall::event::{Actor, Codec, Site, Source, Ts, ids};
 use roadcall::node::engine::{Counts, Engine, Incoming, Settings, Work};
 use roadcall::node::relay::Relay;
 use roadcall::role::permission::Caller;
-use roadcall::role::{Command, Mode, Rejection, Role};
+use roadcall::role::{Command, Entropy, Mode, Rejection, Role};
 use roadcall::routing::Routes;
 use roadcall::store::{Identity, Options, Store, Synchronous};
 
@@ -202,6 +202,7 @@ impl Bench {
             body,
             client_request_id: Some("r1".to_owned()),
             traceparent: None,
+            entropy: Entropy([7; 32]),
         };
         let work = [Work::Command(Box::new(command))];
         let mut output = self.engine().step(now, &work).expect("stepped");

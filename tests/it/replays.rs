@@ -89,6 +89,7 @@ impl Role for Noting {
                     kind: "call".to_owned(),
                     class: EffectClass::External,
                     request: Value::Null,
+                    secret: None,
                 })?)
             }
             Input::Effect(result) => {

@@ -15,7 +15,7 @@ use roadcall::node::relay::Relay;
 use roadcall::role::incident::{IncidentOptions, IncidentRole};
 use roadcall::role::matching::MatchRole;
 use roadcall::role::permission::Caller;
-use roadcall::role::{Command, Mode, Role};
+use roadcall::role::{Command, Entropy, Mode, Role};
 use roadcall::routing::Routes;
 use roadcall::store::{Identity, Options, Store, Synchronous};
 
@@ -118,6 +118,7 @@ async fn s19_killed_between_commit_and_publish_and_between_effect_and_ack() {
             .clone(),
         client_request_id: Some("r".to_owned()),
         traceparent: None,
+        entropy: Entropy([7; 32]),
     };
     let output = incident
         .engine

@@ -24,7 +24,7 @@ use roadcall::event::{
 use roadcall::node::engine::{Engine, Incoming, Settings, Work};
 use roadcall::node::relay::Relay;
 use roadcall::role::permission::{Caller, Permission, Scope};
-use roadcall::role::{Command, CommandSpec, HandlerError, Input, Mode, Role, RoleName};
+use roadcall::role::{Command, CommandSpec, Entropy, HandlerError, Input, Mode, Role, RoleName};
 use roadcall::routing::Routes;
 use roadcall::store::{Identity, Options, Outcome, Store, Synchronous, Tx, params};
 
@@ -280,6 +280,7 @@ impl Process {
             body,
             client_request_id: Some(format!("r{n}")),
             traceparent: None,
+            entropy: Entropy([7; 32]),
         };
         engine
             .step(now, &[Work::Command(Box::new(command))])

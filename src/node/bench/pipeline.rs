@@ -19,7 +19,7 @@ use crate::node::thread::on_thread;
 use crate::node::writer::{Job, Shared, Writer};
 use crate::node::{consumer, publisher};
 use crate::role::permission::{Caller, Permission, Scope};
-use crate::role::{Command, CommandSpec, HandlerError, Input, Role, RoleName};
+use crate::role::{Command, CommandSpec, Entropy, HandlerError, Input, Role, RoleName};
 use crate::routing::Routes;
 use crate::store::{self, Identity, Store, Synchronous, Tx, params};
 
@@ -390,6 +390,7 @@ async fn make(producer: &Running, first: u64, count: u64) -> Result<(), Error> {
         body: body.as_object().cloned().unwrap_or_default(),
         client_request_id: None,
         traceparent: None,
+        entropy: Entropy([7; 32]),
     };
     let (asker, _) = oneshot::channel();
     let sent = producer.jobs.send(Job::Ask(Box::new(command), asker)).await;

@@ -7,17 +7,15 @@
 mod breaker;
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
 
 use self::breaker::Breaker;
 use super::engine::Work;
 use super::writer::Job;
+use crate::provider::{CallError, Runner};
 use crate::store::{EffectCall, EffectOutcome};
 
 /// Calls at once, for one role.
@@ -26,35 +24,6 @@ const AT_ONCE: usize = 64;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// What is waited before each retry, give or take a quarter (DOMAIN 6).
 const RETRIES_MS: [u64; 3] = [100, 200, 400];
-
-/// Why one try did not succeed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CallError {
-    /// The service said no, and will say so again.
-    Refused(String),
-    /// The service can't now (5xx, 429, no connection): it did not happen, and may succeed later.
-    Unavailable(String),
-    /// Sent, and no answer: nobody knows.
-    Unknown(String),
-}
-
-/// One try, on its way.
-pub type Try<'a> = Pin<Box<dyn Future<Output = Result<Value, CallError>> + Send + 'a>>;
-
-/// Makes calls of one kind.
-pub trait Runner: Send + Sync + 'static {
-    /// The kind of [`EffectCall`] that it makes.
-    fn kind(&self) -> &'static str;
-
-    /// Whose service it is; kinds that name the same share a breaker.
-    fn service(&self) -> &'static str;
-
-    /// Whether the service takes the same key twice without doing it twice. Only such calls are tried again.
-    fn idempotent(&self) -> bool;
-
-    /// Makes one try of `call`.
-    fn call<'a>(&'a self, call: &'a EffectCall) -> Try<'a>;
-}
 
 /// The runners that a process has, with a breaker for each service.
 #[derive(Default)]
@@ -160,6 +129,9 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use serde_json::Value;
+
+    use crate::provider::Try;
     use crate::store::EffectClass;
 
     /// Gives its answers in turn, the last one for ever.
@@ -197,6 +169,7 @@ mod tests {
             kind: kind.to_owned(),
             class: EffectClass::External,
             request: Value::Null,
+            secret: None,
         }
     }
 

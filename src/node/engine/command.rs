@@ -61,11 +61,16 @@ impl Engine {
                         .reply
                         .take()
                         .unwrap_or_else(|| Value::Object(serde_json::Map::new()));
-                    if let Some(key) = kept_under {
-                        self.store.keep_reply(&key, &reply.to_string(), now.ms())?;
-                    }
+                    let refused = done.refused;
                     self.collect(done, output);
-                    Ok(reply)
+                    if refused {
+                        Err(self.refused(command, reply))
+                    } else {
+                        if let Some(key) = kept_under {
+                            self.store.keep_reply(&key, &reply.to_string(), now.ms())?;
+                        }
+                        Ok(reply)
+                    }
                 }
             },
         };
@@ -94,6 +99,15 @@ impl Engine {
             Err(HandlerError::Store(error)) if error.fatal() => Err(error),
             Err(error) => Ok(Err(error)),
         }
+    }
+
+    /// The refusal that a handler left as its reply (see `role::refuse`).
+    fn refused(&mut self, command: &Command, reply: Value) -> Rejection {
+        let rejection = serde_json::from_value(reply).unwrap_or_else(|error| {
+            tracing::error!(role = %self.role.name(), command = command.name, %error, "a refusal can't be read");
+            Rejection::new(Code::InternalError, "this can't be done; the log says why")
+        });
+        self.refusal(command, HandlerError::Rejected(rejection))
     }
 
     fn refusal(&mut self, command: &Command, error: HandlerError) -> Rejection {
