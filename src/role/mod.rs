@@ -4,6 +4,7 @@
 //! nor threads nor clocks: time comes from [`Tx::now`](crate::store::Tx::now), persistence and output go through
 //! [`Tx`]. The engine (`node`) calls it and decides what an error means.
 
+pub mod alarm;
 pub mod audit;
 pub mod incident;
 pub mod listing;
@@ -18,6 +19,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -260,7 +262,37 @@ pub struct CommandSpec {
     pub permission: Permission,
     /// Whether it changes state (only such replies are kept for `clientRequestId`).
     pub mutates: bool,
+    /// JSON Schema of its body, from the type that the handler parses it as.
+    pub body: fn() -> Schema,
 }
+
+impl CommandSpec {
+    /// A command whose body is a `B`.
+    #[must_use]
+    pub const fn new<B: JsonSchema>(
+        name: &'static str,
+        permission: Permission,
+        mutates: bool,
+    ) -> Self {
+        Self {
+            name,
+            permission,
+            mutates,
+            body: body_schema::<B>,
+        }
+    }
+}
+
+/// JSON Schema of `B`.
+#[must_use]
+pub fn body_schema<B: JsonSchema>() -> Schema {
+    schemars::schema_for!(B)
+}
+
+/// A body without fields of its own.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NoBody {}
 
 /// A due timer.
 #[derive(Debug, Clone, PartialEq)]

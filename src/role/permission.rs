@@ -27,7 +27,30 @@ pub enum Permission {
     VendorView,
     VendorEdit,
     VendorVerify,
+    PaymentView,
+    PaymentApprove,
+    PaymentProcess,
+    /// The confirmation that the paying driver alone may ask for (DOMAIN 5.5, payment.action).
+    PaymentConfirm,
+    AnalyticsView,
+    CallView,
+    /// Intake of a call: the caller's own link, the provider, a dispatcher (DOMAIN 5.8).
+    CallIntake,
+    CallRevealPii,
+    NotificationSend,
+    /// A one-time password to somebody: only the role auth (DOMAIN 5.6).
+    NotificationOtp,
+    KbView,
+    KbEdit,
+    AdminUsers,
+    AdminConfig,
     AdminOps,
+    /// What everybody may do with what is his own: preferences, profile, consents.
+    Own,
+    /// Before anybody is known: registering, asking for a one-time password, turning it in.
+    Public,
+    /// What an outside provider tells us by a signed webhook.
+    Webhook,
 }
 
 /// Who asks. Built from the access token by the gateway, or from `--as` by the CLI; never from a body.
@@ -121,6 +144,8 @@ pub enum Scope {
         /// The company it belongs to.
         company: Option<Id>,
     },
+    /// One person's own: a profile, preferences, consents.
+    Person(Id),
 }
 
 /// Decides whether `caller` may run a command that needs `permission` on an entity in `scope`.
@@ -134,22 +159,15 @@ pub fn check(caller: &Caller, permission: Permission, scope: &Scope) -> Result<(
             kind(&caller.actor)
         )));
     }
-    let Scope::Owned {
-        driver,
-        vendor,
-        company,
-    } = scope
-    else {
-        return Ok(());
-    };
-    let owns = match &caller.actor {
-        Actor::Driver(id) => *driver == Some(*id),
+    let owns = match (scope, &caller.actor) {
+        (Scope::Open, _) | (_, Actor::Admin(_) | Actor::Operator(_) | Actor::System(_)) => true,
+        (Scope::Owned { driver, .. }, Actor::Driver(id)) => *driver == Some(*id),
         // A profile is open for reading; everything else of a vendor is his own.
-        Actor::Vendor(id) => *vendor == Some(*id),
+        (Scope::Owned { vendor, .. }, Actor::Vendor(id)) => *vendor == Some(*id),
         // Without a company: a platform dispatcher, who looks after incidents without one.
-        Actor::Dispatcher(_) => caller.company == *company,
-        Actor::Admin(_) | Actor::Operator(_) | Actor::System(_) => true,
-        Actor::Call(_) | Actor::Provider(_) => false,
+        (Scope::Owned { company, .. }, Actor::Dispatcher(_)) => caller.company == *company,
+        (Scope::Person(person), actor) => person_of(actor) == Some(*person),
+        (Scope::Owned { .. }, Actor::Call(_) | Actor::Provider(_)) => false,
     };
     if owns {
         Ok(())
@@ -158,6 +176,17 @@ pub fn check(caller: &Caller, permission: Permission, scope: &Scope) -> Result<(
             "this belongs to somebody else than {}",
             kind(&caller.actor)
         )))
+    }
+}
+
+/// The user id of a person; `None` for machines and for operators, who have no account.
+#[must_use]
+pub fn person_of(actor: &Actor) -> Option<Id> {
+    match actor {
+        Actor::Driver(id) | Actor::Vendor(id) | Actor::Dispatcher(id) | Actor::Admin(id) => {
+            Some(*id)
+        }
+        Actor::System(_) | Actor::Call(_) | Actor::Provider(_) | Actor::Operator(_) => None,
     }
 }
 
@@ -190,6 +219,11 @@ fn permitted(actor: &Actor, permission: Permission) -> bool {
                 | P::IncidentRate
                 | P::TrackingView
                 | P::VendorView
+                | P::PaymentView
+                | P::PaymentConfirm
+                | P::KbView
+                | P::Own
+                | P::Public
         ),
         Actor::Vendor(_) => matches!(
             permission,
@@ -205,6 +239,10 @@ fn permitted(actor: &Actor, permission: Permission) -> bool {
                 | P::VendorRegister
                 | P::VendorView
                 | P::VendorEdit
+                | P::PaymentView
+                | P::KbView
+                | P::Own
+                | P::Public
         ),
         Actor::Dispatcher(_) => matches!(
             permission,
@@ -217,6 +255,16 @@ fn permitted(actor: &Actor, permission: Permission) -> bool {
                 | P::TrackingView
                 | P::TrackingStop
                 | P::VendorView
+                | P::PaymentView
+                | P::PaymentApprove
+                | P::AnalyticsView
+                | P::CallView
+                | P::CallIntake
+                | P::CallRevealPii
+                | P::NotificationSend
+                | P::KbView
+                | P::Own
+                | P::Public
         ),
         Actor::Admin(_) | Actor::Operator(_) => !matches!(
             permission,
@@ -225,11 +273,20 @@ fn permitted(actor: &Actor, permission: Permission) -> bool {
                 | P::IncidentRate
                 | P::IncidentWithdraw
                 | P::TrackingReport
+                | P::PaymentConfirm
+                | P::NotificationOtp
+                | P::Webhook
         ),
         Actor::System(_) => matches!(
             permission,
-            P::IncidentView | P::OfferView | P::TrackingView | P::VendorView
+            P::IncidentView
+                | P::OfferView
+                | P::TrackingView
+                | P::VendorView
+                | P::NotificationOtp
+                | P::Public
         ),
-        Actor::Call(_) | Actor::Provider(_) => false,
+        Actor::Call(_) => permission == P::CallIntake,
+        Actor::Provider(_) => matches!(permission, P::Webhook | P::CallIntake),
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use roadcall::event::{Actor, Codec, Site, Ts, ids};
 use roadcall::node::engine::{Engine, Settings, StepOutput, Work};
 use roadcall::role::permission::{Caller, Permission, Scope};
-use roadcall::role::{Command, CommandSpec, Entropy, HandlerError, Input, Role, RoleName};
+use roadcall::role::{Command, CommandSpec, Entropy, HandlerError, Input, NoBody, Role, RoleName};
 use roadcall::routing::Routes;
 use roadcall::store::{
     EffectCall, EffectClass, EffectOutcome, Identity, Options, Store, Synchronous, Tx, params,
@@ -32,11 +32,12 @@ impl Role for Calling {
     }
 
     fn commands(&self) -> &'static [CommandSpec] {
-        &[CommandSpec {
-            name: "vendor.call",
-            permission: Permission::AdminOps,
-            mutates: true,
-        }]
+        const COMMANDS: &[CommandSpec] = &[CommandSpec::new::<NoBody>(
+            "vendor.call",
+            Permission::AdminOps,
+            true,
+        )];
+        COMMANDS
     }
 
     fn scope(&self, _: &Tx<'_>, _: &Command) -> Result<Scope, HandlerError> {

@@ -16,7 +16,7 @@ use roadcall::node::letter::{self, Letter};
 use roadcall::node::registry;
 use roadcall::node::run::Node;
 use roadcall::role::permission::{Permission, Scope};
-use roadcall::role::{Command, CommandSpec, HandlerError, Input, Mode, Role, RoleName};
+use roadcall::role::{Command, CommandSpec, HandlerError, Input, Mode, NoBody, Role, RoleName};
 use roadcall::store::{EffectCall, EffectClass, Tx, params};
 
 /// One run of the handler.
@@ -44,11 +44,12 @@ impl Role for Noting {
     }
 
     fn commands(&self) -> &'static [CommandSpec] {
-        &[CommandSpec {
-            name: "test.none",
-            permission: Permission::AdminOps,
-            mutates: false,
-        }]
+        const COMMANDS: &[CommandSpec] = &[CommandSpec::new::<NoBody>(
+            "test.none",
+            Permission::AdminOps,
+            false,
+        )];
+        COMMANDS
     }
 
     fn scope(&self, _: &Tx<'_>, _: &Command) -> Result<Scope, HandlerError> {

@@ -24,7 +24,9 @@ use roadcall::event::{
 use roadcall::node::engine::{Engine, Incoming, Settings, Work};
 use roadcall::node::relay::Relay;
 use roadcall::role::permission::{Caller, Permission, Scope};
-use roadcall::role::{Command, CommandSpec, Entropy, HandlerError, Input, Mode, Role, RoleName};
+use roadcall::role::{
+    Command, CommandSpec, Entropy, HandlerError, Input, Mode, NoBody, Role, RoleName,
+};
 use roadcall::routing::Routes;
 use roadcall::store::{Identity, Options, Outcome, Store, Synchronous, Tx, params};
 
@@ -42,11 +44,12 @@ impl Role for Rater {
         &[]
     }
     fn commands(&self) -> &'static [CommandSpec] {
-        &[CommandSpec {
-            name: "test.rate",
-            permission: Permission::AdminOps,
-            mutates: true,
-        }]
+        const COMMANDS: &[CommandSpec] = &[CommandSpec::new::<NoBody>(
+            "test.rate",
+            Permission::AdminOps,
+            true,
+        )];
+        COMMANDS
     }
     fn scope(&self, _: &Tx<'_>, _: &Command) -> Result<Scope, HandlerError> {
         Ok(Scope::Open)

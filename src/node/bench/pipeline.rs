@@ -19,7 +19,7 @@ use crate::node::thread::on_thread;
 use crate::node::writer::{Job, Shared, Writer};
 use crate::node::{consumer, publisher};
 use crate::role::permission::{Caller, Permission, Scope};
-use crate::role::{Command, CommandSpec, Entropy, HandlerError, Input, Role, RoleName};
+use crate::role::{Command, CommandSpec, Entropy, HandlerError, Input, NoBody, Role, RoleName};
 use crate::routing::Routes;
 use crate::store::{self, Identity, Store, Synchronous, Tx, params};
 
@@ -45,11 +45,12 @@ impl Role for Counting {
     }
 
     fn commands(&self) -> &'static [CommandSpec] {
-        &[CommandSpec {
-            name: "bench.make",
-            permission: Permission::AdminOps,
-            mutates: true,
-        }]
+        const COMMANDS: &[CommandSpec] = &[CommandSpec::new::<NoBody>(
+            "bench.make",
+            Permission::AdminOps,
+            true,
+        )];
+        COMMANDS
     }
 
     fn scope(&self, _: &Tx<'_>, _: &Command) -> Result<Scope, HandlerError> {

@@ -1,6 +1,7 @@
 //! `dlq.redrive` and `dlq.purge`. Which letters there are the caller knows, who reads them off the stream: a role sees no
 //! stream.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -14,9 +15,9 @@ use crate::store::Tx;
 /// Letters in one purge at the most: each becomes an event and a row of the outbox.
 const PURGE_MAX: usize = 1000;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Redrive {
+pub(super) struct Redrive {
     queue: String,
     /// Sequences of the events; absent means every letter of the queue.
     seqs: Option<Vec<u64>>,
@@ -56,9 +57,9 @@ pub(super) fn redrive(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerE
     tx.reply(&told(&job, "STARTING")).map_err(Into::into)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Purge {
+pub(super) struct Purge {
     queue: String,
     letters: Vec<Named>,
     reason: String,
@@ -67,9 +68,9 @@ struct Purge {
 }
 
 /// A letter, as `dlq list` shows it.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Named {
+pub(super) struct Named {
     dead_letter_id: Id,
     event_id: String,
     /// The letter's own subject in `DLQ`.

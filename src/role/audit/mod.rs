@@ -6,6 +6,8 @@ mod dlq;
 pub mod job;
 mod replay;
 
+use schemars::JsonSchema;
+
 use super::permission::{Permission, Scope};
 use super::{Code, Command, CommandSpec, HandlerError, Input, Rejection, Role, RoleName};
 use crate::event::Known;
@@ -19,12 +21,8 @@ const MIGRATIONS: &[&str] = &["
 CREATE TABLE job (name TEXT PRIMARY KEY, doc TEXT NOT NULL, state TEXT NOT NULL, at_ms INTEGER NOT NULL) WITHOUT ROWID;
 "];
 
-const fn command(name: &'static str, mutates: bool) -> CommandSpec {
-    CommandSpec {
-        name,
-        permission: Permission::AdminOps,
-        mutates,
-    }
+const fn command<B: JsonSchema>(name: &'static str, mutates: bool) -> CommandSpec {
+    CommandSpec::new::<B>(name, Permission::AdminOps, mutates)
 }
 
 impl Role for AuditRole {
@@ -38,12 +36,12 @@ impl Role for AuditRole {
 
     fn commands(&self) -> &'static [CommandSpec] {
         const COMMANDS: &[CommandSpec] = &[
-            command("replay.start", true),
-            command("replay.cancel", true),
-            command("replay.status", false),
-            command("replay.list", false),
-            command("dlq.redrive", true),
-            command("dlq.purge", true),
+            command::<replay::Start>("replay.start", true),
+            command::<replay::Named>("replay.cancel", true),
+            command::<replay::Named>("replay.status", false),
+            command::<replay::List>("replay.list", false),
+            command::<dlq::Redrive>("dlq.redrive", true),
+            command::<dlq::Purge>("dlq.purge", true),
         ];
         COMMANDS
     }

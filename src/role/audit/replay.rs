@@ -1,5 +1,6 @@
 //! `replay.start`, `replay.cancel`, `replay.status`, `replay.list`.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -12,9 +13,9 @@ use crate::store::{Tx, params};
 /// Characters of a description at the most.
 const DESCRIPTION_MAX: usize = 500;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Start {
+pub(super) struct Start {
     queue: String,
     name: Option<Key>,
     mode: Option<ReplayMode>,
@@ -140,9 +141,9 @@ fn read(tx: &Tx<'_>, name: &Key) -> Result<Option<(Job, String)>, HandlerError> 
     Ok(job.zip(state))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Named {
+pub(super) struct Named {
     name: Key,
     #[serde(rename = "clientRequestId")]
     _client_request_id: Option<String>,
@@ -177,9 +178,9 @@ pub(super) fn status(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
     tx.reply(&told(&job, &state)).map_err(Into::into)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct List {
+pub(super) struct List {
     state: Option<String>,
 }
 

@@ -1,5 +1,6 @@
 //! The incident's commands (DOMAIN 5.1). Permission and ownership were checked before.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -15,15 +16,15 @@ use crate::role::permission::Scope;
 use crate::role::{self, Command, HandlerError, Rejection};
 use crate::store::{Tx, params};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct One {
+pub(super) struct One {
     incident_id: Id,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ListBody {
+pub(super) struct ListBody {
     driver_id: Option<Id>,
     vendor_id: Option<Id>,
     company_id: Option<Id>,
@@ -33,9 +34,9 @@ struct ListBody {
 }
 
 /// The body of every command that changes an incident; each takes the fields that its row of DOMAIN 5.1 lists.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Change {
+pub(super) struct Change {
     incident_id: Id,
     expected_version: Option<u64>,
     status: Option<IncidentStatus>,

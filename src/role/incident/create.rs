@@ -1,5 +1,6 @@
 //! A new incident: from a driver's report, from an admin, or from a call (DOMAIN 2.1, 5.1).
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::IncidentRole;
@@ -12,9 +13,9 @@ use crate::event::{
 use crate::role::{Command, HandlerError, Rejection};
 use crate::store::{Tx, params};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Create {
+pub(super) struct Create {
     driver_id: Option<Id>,
     company_id: Option<Id>,
     payer_type: Option<Payer>,

@@ -13,6 +13,8 @@ mod transition;
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
+
 use super::permission::{Permission as P, Scope};
 use super::{Command, CommandSpec, HandlerError, Input, Role, RoleName};
 use crate::store::Tx;
@@ -56,27 +58,23 @@ impl IncidentRole {
     }
 }
 
-const fn spec(name: &'static str, permission: P, mutates: bool) -> CommandSpec {
-    CommandSpec {
-        name,
-        permission,
-        mutates,
-    }
+const fn spec<B: JsonSchema>(name: &'static str, permission: P, mutates: bool) -> CommandSpec {
+    CommandSpec::new::<B>(name, permission, mutates)
 }
 
 const COMMANDS: &[CommandSpec] = &[
-    spec("incident.create", P::IncidentCreate, true),
-    spec("incident.get", P::IncidentView, false),
-    spec("incident.list", P::IncidentView, false),
-    spec("incident.update_status", P::IncidentUpdate, true),
-    spec("incident.start_work", P::IncidentUpdate, true),
-    spec("incident.complete_work", P::IncidentUpdate, true),
-    spec("incident.cancel", P::IncidentCancel, true),
-    spec("incident.withdraw", P::IncidentWithdraw, true),
-    spec("incident.release", P::IncidentRelease, true),
-    spec("incident.close", P::IncidentRelease, true),
-    spec("incident.rematch", P::IncidentAssign, true),
-    spec("incident.rate", P::IncidentRate, true),
+    spec::<create::Create>("incident.create", P::IncidentCreate, true),
+    spec::<commands::One>("incident.get", P::IncidentView, false),
+    spec::<commands::ListBody>("incident.list", P::IncidentView, false),
+    spec::<commands::Change>("incident.update_status", P::IncidentUpdate, true),
+    spec::<commands::Change>("incident.start_work", P::IncidentUpdate, true),
+    spec::<commands::Change>("incident.complete_work", P::IncidentUpdate, true),
+    spec::<commands::Change>("incident.cancel", P::IncidentCancel, true),
+    spec::<commands::Change>("incident.withdraw", P::IncidentWithdraw, true),
+    spec::<commands::Change>("incident.release", P::IncidentRelease, true),
+    spec::<commands::Change>("incident.close", P::IncidentRelease, true),
+    spec::<commands::Change>("incident.rematch", P::IncidentAssign, true),
+    spec::<commands::Change>("incident.rate", P::IncidentRate, true),
 ];
 
 impl Role for IncidentRole {

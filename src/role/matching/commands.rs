@@ -1,5 +1,6 @@
 //! Commands on offers and cases (DOMAIN 5.3). Permission and ownership were checked before.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -15,9 +16,21 @@ use crate::role::permission::Scope;
 use crate::role::{Code, Command, HandlerError, Rejection};
 use crate::store::{Tx, params};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Answer {
+pub(super) struct OneOffer {
+    offer_id: Id,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct OneCase {
+    incident_id: Id,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Answer {
     offer_id: Id,
     reason: Option<Word>,
     note: Option<Text<500>>,
@@ -25,18 +38,18 @@ struct Answer {
     _client_request_id: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Assign {
+pub(super) struct Assign {
     incident_id: Id,
     vendor_id: Id,
     #[serde(rename = "clientRequestId")]
     _client_request_id: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ListBody {
+pub(super) struct ListBody {
     vendor_id: Option<Id>,
     incident_id: Option<Id>,
     status: Option<OfferStatus>,
@@ -52,16 +65,16 @@ impl MatchRole {
     ) -> Result<(), HandlerError> {
         match command.name.as_str() {
             "offer.get" => {
-                let offer = find_offer(tx, id_of(command, "offerId")?)?;
-                Ok(tx.reply(&offer)?)
+                let body: OneOffer = command.parse()?;
+                Ok(tx.reply(&find_offer(tx, body.offer_id)?)?)
             }
             "offer.list" => list(tx, command),
             "offer.accept" => self.accept(tx, command),
             "offer.decline" => self.decline(tx, command),
             "match.assign" => self.assign(tx, command),
             "match.get" => {
-                let case = find_case(tx, id_of(command, "incidentId")?)?;
-                Ok(tx.reply(&case)?)
+                let body: OneCase = command.parse()?;
+                Ok(tx.reply(&find_case(tx, body.incident_id)?)?)
             }
             other => Err(Rejection::new(Code::NotFound, format!("no command {other}")).into()),
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::scoring::{Breakdown, Filter};
@@ -60,7 +61,7 @@ pub fn case_legal(from: Option<CaseStatus>, to: CaseStatus) -> bool {
 }
 
 /// Where an offer stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // the names are DOMAIN 5.3's own
 pub enum OfferStatus {

@@ -13,6 +13,8 @@ pub mod settings;
 #[cfg(test)]
 mod tests;
 
+use schemars::JsonSchema;
+
 use super::permission::{Permission as P, Scope};
 use super::{Command, CommandSpec, HandlerError, Input, Role, RoleName};
 use crate::store::Tx;
@@ -32,21 +34,17 @@ impl MatchRole {
     }
 }
 
-const fn spec(name: &'static str, permission: P, mutates: bool) -> CommandSpec {
-    CommandSpec {
-        name,
-        permission,
-        mutates,
-    }
+const fn spec<B: JsonSchema>(name: &'static str, permission: P, mutates: bool) -> CommandSpec {
+    CommandSpec::new::<B>(name, permission, mutates)
 }
 
 const COMMANDS: &[CommandSpec] = &[
-    spec("offer.get", P::OfferView, false),
-    spec("offer.list", P::OfferView, false),
-    spec("offer.accept", P::OfferAccept, true),
-    spec("offer.decline", P::OfferDecline, true),
-    spec("match.assign", P::IncidentAssign, true),
-    spec("match.get", P::IncidentAssign, false),
+    spec::<commands::OneOffer>("offer.get", P::OfferView, false),
+    spec::<commands::ListBody>("offer.list", P::OfferView, false),
+    spec::<commands::Answer>("offer.accept", P::OfferAccept, true),
+    spec::<commands::Answer>("offer.decline", P::OfferDecline, true),
+    spec::<commands::Assign>("match.assign", P::IncidentAssign, true),
+    spec::<commands::OneCase>("match.get", P::IncidentAssign, false),
 ];
 
 impl Role for MatchRole {

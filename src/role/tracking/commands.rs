@@ -1,5 +1,6 @@
 //! Commands on sessions (DOMAIN 5.4). Permission and ownership were checked before.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::entity::{SessionStatus, Taken, TrackingSession};
@@ -17,12 +18,22 @@ const BATCH_MAX: usize = 500;
 /// How far a device's clock may be ahead.
 const AHEAD_MS: i64 = 60_000;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Report {
+pub(super) struct Report {
     session_id: Id,
     fix: Option<Fix>,
     fixes: Option<Vec<Fix>>,
+    #[serde(rename = "clientRequestId")]
+    _client_request_id: Option<String>,
+}
+
+/// A session, by its own id or as the last one of an incident.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Named {
+    session_id: Option<Id>,
+    incident_id: Option<Id>,
     #[serde(rename = "clientRequestId")]
     _client_request_id: Option<String>,
 }
@@ -31,11 +42,13 @@ pub(super) fn run(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError
     match command.name.as_str() {
         "tracking.report_fix" => report(tx, command),
         "tracking.get" => {
-            let session = named(tx, command)?;
+            let body: Named = command.parse()?;
+            let session = find(tx, body.session_id, body.incident_id)?;
             Ok(tx.reply(&session)?)
         }
         "tracking.stop" => {
-            let mut session = named(tx, command)?;
+            let body: Named = command.parse()?;
+            let mut session = find(tx, body.session_id, body.incident_id)?;
             tx.correlate(session.incident_id);
             refuse_unless_open(&session)?;
             stop(
@@ -52,7 +65,11 @@ pub(super) fn run(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError
 
 /// Whose session a command is about.
 pub(super) fn scope(tx: &Tx<'_>, command: &Command) -> Result<Scope, HandlerError> {
-    let session = named(tx, command)?;
+    let (session_id, incident_id) = (
+        optional_id_of(command, "sessionId")?,
+        optional_id_of(command, "incidentId")?,
+    );
+    let session = find(tx, session_id, incident_id)?;
     Ok(Scope::Owned {
         driver: Some(session.driver_id),
         vendor: Some(session.vendor_id),
@@ -61,11 +78,11 @@ pub(super) fn scope(tx: &Tx<'_>, command: &Command) -> Result<Scope, HandlerErro
 }
 
 /// The session that a body names by `sessionId` or `incidentId`.
-fn named(tx: &Tx<'_>, command: &Command) -> Result<TrackingSession, HandlerError> {
-    let (session_id, incident_id) = (
-        optional_id_of(command, "sessionId")?,
-        optional_id_of(command, "incidentId")?,
-    );
+fn find(
+    tx: &Tx<'_>,
+    session_id: Option<Id>,
+    incident_id: Option<Id>,
+) -> Result<TrackingSession, HandlerError> {
     let found = match (session_id, incident_id) {
         (Some(id), _) => TrackingSession::find(tx, id)?,
         (None, Some(id)) => TrackingSession::of_incident(tx, id)?,

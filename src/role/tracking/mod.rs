@@ -8,6 +8,8 @@ mod reactions;
 #[cfg(test)]
 mod tests;
 
+use schemars::JsonSchema;
+
 use super::permission::{Permission as P, Scope};
 use super::{Command, CommandSpec, HandlerError, Input, Role, RoleName};
 use crate::store::Tx;
@@ -16,18 +18,14 @@ use crate::store::Tx;
 #[derive(Debug, Default)]
 pub struct TrackingRole;
 
-const fn spec(name: &'static str, permission: P, mutates: bool) -> CommandSpec {
-    CommandSpec {
-        name,
-        permission,
-        mutates,
-    }
+const fn spec<B: JsonSchema>(name: &'static str, permission: P, mutates: bool) -> CommandSpec {
+    CommandSpec::new::<B>(name, permission, mutates)
 }
 
 const COMMANDS: &[CommandSpec] = &[
-    spec("tracking.report_fix", P::TrackingReport, true),
-    spec("tracking.get", P::TrackingView, false),
-    spec("tracking.stop", P::TrackingStop, true),
+    spec::<commands::Report>("tracking.report_fix", P::TrackingReport, true),
+    spec::<commands::Named>("tracking.get", P::TrackingView, false),
+    spec::<commands::Named>("tracking.stop", P::TrackingStop, true),
 ];
 
 impl Role for TrackingRole {

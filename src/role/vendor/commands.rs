@@ -1,5 +1,6 @@
 //! The vendor's commands (DOMAIN 5.2). Permission and ownership were checked before.
 
+use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -11,7 +12,7 @@ use crate::event::{
 };
 use crate::role::listing::{cursor, id_of, limit, next, page};
 use crate::role::permission::Scope;
-use crate::role::{Code, Command, HandlerError, Rejection};
+use crate::role::{Code, Command, HandlerError, Rejection, body_schema};
 use crate::store::{Tx, params};
 
 /// A vendor's positions between jobs are kept at most so often (DOMAIN 5.2).
@@ -32,6 +33,41 @@ const OWN_FIELDS: [&str; 10] = [
 /// Fields that only an admin may change.
 const ADMIN_FIELDS: [&str; 2] = ["businessName", "insuranceExpiry"];
 
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct One {
+    vendor_id: Id,
+}
+
+/// JSON Schema of `vendor.register`: a profile, and for an admin whose it is.
+pub(super) fn register_body() -> Schema {
+    let mut schema = body_schema::<Profile>();
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.insert(
+            "vendorId".to_owned(),
+            json!({"type": "string", "format": "uuid"}),
+        );
+        let request = json!({"type": ["string", "null"], "maxLength": 64});
+        properties.insert("clientRequestId".to_owned(), request);
+    }
+    schema.insert("additionalProperties".to_owned(), false.into());
+    schema
+}
+
+/// JSON Schema of `vendor.update`: any fields of a profile, and the version that they change.
+pub(super) fn update_body() -> Schema {
+    let mut schema = register_body();
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        let version = json!({"type": "integer", "minimum": 1});
+        properties.insert("expectedVersion".to_owned(), version);
+    }
+    schema.insert(
+        "required".to_owned(),
+        json!(["vendorId", "expectedVersion"]),
+    );
+    schema
+}
+
 pub(super) fn run(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     match command.name.as_str() {
         "vendor.register" => register(tx, command),
@@ -40,7 +76,8 @@ pub(super) fn run(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError
         "vendor.set_availability" => set_availability(tx, command),
         "vendor.report_location" => report_location(tx, command),
         "vendor.get" => {
-            let vendor = find(tx, id_of(command, "vendorId")?)?;
+            let body: One = command.parse()?;
+            let vendor = find(tx, body.vendor_id)?;
             Ok(tx.reply(&shown(&vendor, command))?)
         }
         "vendor.search" => search(tx, command),
@@ -298,9 +335,9 @@ fn known_fields(before: &Value, after: &Value) -> Vec<Text<64>> {
         .collect()
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Verify {
+pub(super) struct Verify {
     vendor_id: Id,
     background_check_status: BackgroundCheckStatus,
     #[serde(rename = "note")]
@@ -321,9 +358,9 @@ fn verify(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     Ok(tx.reply(&vendor.entity())?)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct SetAvailability {
+pub(super) struct SetAvailability {
     vendor_id: Id,
     status: VendorStatus,
     #[serde(rename = "clientRequestId")]
@@ -351,9 +388,9 @@ fn set_availability(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerErr
     Ok(tx.reply(&vendor.entity())?)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ReportLocation {
+pub(super) struct ReportLocation {
     vendor_id: Id,
     fix: Fix,
 }
@@ -383,9 +420,9 @@ fn report_location(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerErro
     Ok(tx.reply(&json!({ "vendorId": vendor.vendor_id, "kept": kept }))?)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Search {
+pub(super) struct Search {
     lat: f64,
     lon: f64,
     radius_miles: Option<f64>,
@@ -440,9 +477,9 @@ fn search(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     Ok(tx.reply(&page(&items, None))?)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ListBody {
+pub(super) struct ListBody {
     status: Option<VendorStatus>,
     limit: Option<u64>,
     cursor: Option<String>,

@@ -1,5 +1,6 @@
 //! The vendor's profile, availability and metrics, and how they are stored (DOMAIN 5.2).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -57,7 +58,7 @@ pub struct Vendor {
 }
 
 /// What the vendor or an admin writes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)] // the fields are DOMAIN 3.3's own
 pub struct Profile {

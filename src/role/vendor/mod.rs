@@ -6,31 +6,35 @@ mod reactions;
 #[cfg(test)]
 mod tests;
 
+use schemars::JsonSchema;
+
 use super::permission::{Permission as P, Scope};
-use super::{Command, CommandSpec, HandlerError, Input, Role, RoleName};
+use super::{Command, CommandSpec, HandlerError, Input, NoBody, Role, RoleName};
 use crate::store::Tx;
 
 /// The role.
 #[derive(Debug, Default)]
 pub struct VendorRole;
 
-const fn spec(name: &'static str, permission: P, mutates: bool) -> CommandSpec {
-    CommandSpec {
-        name,
-        permission,
-        mutates,
-    }
+const fn spec<B: JsonSchema>(name: &'static str, permission: P, mutates: bool) -> CommandSpec {
+    CommandSpec::new::<B>(name, permission, mutates)
 }
 
 const COMMANDS: &[CommandSpec] = &[
-    spec("vendor.register", P::VendorRegister, true),
-    spec("vendor.update", P::VendorEdit, true),
-    spec("vendor.verify", P::VendorVerify, true),
-    spec("vendor.set_availability", P::VendorEdit, true),
-    spec("vendor.report_location", P::VendorEdit, true),
-    spec("vendor.get", P::VendorView, false),
-    spec("vendor.search", P::VendorView, false),
-    spec("vendor.list", P::VendorView, false),
+    CommandSpec {
+        body: commands::register_body,
+        ..spec::<NoBody>("vendor.register", P::VendorRegister, true)
+    },
+    CommandSpec {
+        body: commands::update_body,
+        ..spec::<NoBody>("vendor.update", P::VendorEdit, true)
+    },
+    spec::<commands::Verify>("vendor.verify", P::VendorVerify, true),
+    spec::<commands::SetAvailability>("vendor.set_availability", P::VendorEdit, true),
+    spec::<commands::ReportLocation>("vendor.report_location", P::VendorEdit, true),
+    spec::<commands::One>("vendor.get", P::VendorView, false),
+    spec::<commands::Search>("vendor.search", P::VendorView, false),
+    spec::<commands::ListBody>("vendor.list", P::VendorView, false),
 ];
 
 impl Role for VendorRole {

@@ -21,7 +21,7 @@ use roadcall::node::clock::Clock;
 use roadcall::node::run::Node;
 use roadcall::role::permission::{Permission, Scope};
 use roadcall::role::{
-    Code, Command as Request, CommandSpec, HandlerError, Input, Rejection, Role, RoleName,
+    Code, Command as Request, CommandSpec, HandlerError, Input, NoBody, Rejection, Role, RoleName,
 };
 use roadcall::store::{Tx, params};
 
@@ -274,11 +274,12 @@ impl Role for Counting {
     }
 
     fn commands(&self) -> &'static [CommandSpec] {
-        &[CommandSpec {
-            name: "test.write",
-            permission: Permission::AdminOps,
-            mutates: true,
-        }]
+        const COMMANDS: &[CommandSpec] = &[CommandSpec::new::<NoBody>(
+            "test.write",
+            Permission::AdminOps,
+            true,
+        )];
+        COMMANDS
     }
 
     fn scope(&self, _: &Tx<'_>, _: &Request) -> Result<Scope, HandlerError> {
