@@ -22,6 +22,7 @@ mod output;
 mod queue;
 mod reload;
 mod replay;
+mod report;
 mod rule;
 mod run;
 mod topology;
@@ -156,6 +157,11 @@ enum Command {
     /// Bring archived events to a queue again.
     #[command(subcommand)]
     Replay(replay::ReplayVerb),
+    /// Empty a role's projection and feed it from the archive again (changes data).
+    Rebuild(report::Rebuild),
+    /// What happened, in numbers.
+    #[command(subcommand)]
+    Report(report::ReportVerb),
     /// What an error code means and what to do about it; or an event's whole story, from its cause to its outcomes.
     Explain(explain::Explain),
 }
@@ -229,6 +235,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Audit(audit) => audit.run(&connection).await,
             Command::Rule(verb) => rule::rule(&connection, verb).await,
             Command::Replay(verb) => replay::replay(&connection, verb).await,
+            Command::Rebuild(rebuild) => rebuild.run(&connection).await,
+            Command::Report(verb) => report::report(&connection, verb).await,
             Command::Explain(what) => explain::explain(&connection, &what).await,
         }
     })

@@ -12,6 +12,7 @@ use crate::role::matching::MatchRole;
 use crate::role::matching::settings::{
     BasePricing, Matching, Settings as MatchSettings, Tier, Tiers, Weights,
 };
+use crate::role::reporting::ReportingRole;
 use crate::role::tracking::TrackingRole;
 use crate::role::vendor::VendorRole;
 use crate::role::{Role, RoleName};
@@ -33,6 +34,7 @@ pub fn build(config: &Config, role: RoleName) -> Option<Box<dyn Role>> {
         RoleName::Vendor => Some(Box::new(VendorRole)),
         RoleName::Match => Some(Box::new(MatchRole::new(match_settings(config)))),
         RoleName::Tracking => Some(Box::new(TrackingRole)),
+        RoleName::Reporting => Some(Box::new(ReportingRole)),
         RoleName::Audit => Some(Box::new(AuditRole)),
         _ => None,
     }

@@ -415,8 +415,8 @@ impl Running {
             (Kind::Redrive, false) => {
                 Some(self.job.seqs.iter().copied().filter(has_letter).collect())
             }
-            (Kind::Replay, true) => None,
-            (Kind::Replay, false) => Some(self.job.seqs.clone()),
+            (Kind::Replay | Kind::Rebuild, true) => None,
+            (Kind::Replay | Kind::Rebuild, false) => Some(self.job.seqs.clone()),
         }
     }
 

@@ -10,6 +10,7 @@ pub mod incident;
 pub mod listing;
 pub mod matching;
 pub mod permission;
+pub mod reporting;
 #[cfg(test)]
 mod testing;
 pub mod tracking;
@@ -64,11 +65,12 @@ impl RoleName {
     ];
 
     /// The roles that this build can run.
-    pub const BUILT: [Self; 5] = [
+    pub const BUILT: [Self; 6] = [
         Self::Incident,
         Self::Vendor,
         Self::Match,
         Self::Tracking,
+        Self::Reporting,
         Self::Audit,
     ];
 
@@ -107,6 +109,12 @@ impl RoleName {
             Self::Audit => Some("audit-queue"),
             Self::Auth | Self::Config => None,
         }
+    }
+
+    /// Whether its tables are a projection of events alone, which `roadcall rebuild` may empty and feed again (DESIGN 7).
+    #[must_use]
+    pub fn rebuildable(self) -> bool {
+        self == Self::Reporting
     }
 
     /// Whether the inputs of one entity key must run in stream order in this role's queue (DESIGN 4, Order).
@@ -157,6 +165,16 @@ pub trait Role: Send {
     /// # Errors
     /// See [`HandlerError`]; whatever was written before the error is rolled back.
     fn handle(&mut self, tx: &mut Tx<'_>, input: &Input) -> Result<(), HandlerError>;
+
+    /// Empties a projection of everything that the events from `archive_from` on say again; only for roles that are
+    /// [`RoleName::rebuildable`].
+    ///
+    /// # Errors
+    /// See [`HandlerError`].
+    fn empty(&mut self, _tx: &mut Tx<'_>, _archive_from: Ts) -> Result<(), HandlerError> {
+        let message = format!("role {} is no projection of events alone", self.name());
+        Err(Rejection::new(Code::InvalidTransition, message).into())
+    }
 }
 
 /// What a role is given.

@@ -71,7 +71,7 @@ impl Engine {
         let name = page.job.name.as_str();
         let mut row = match self.store.replay(name)? {
             Some(row) => row,
-            None => self.begun(page, now),
+            None => self.begun(page, now)?,
         };
         if row.state == ReplayState::Running {
             for replayed in &page.events {
@@ -99,12 +99,12 @@ impl Engine {
         Ok(())
     }
 
-    fn begun(&self, page: &ReplayPage, now: Ts) -> ReplayRow {
+    fn begun(&mut self, page: &ReplayPage, now: Ts) -> Result<ReplayRow, store::Error> {
         tracing::info!(
             role = %self.role.name(), queue = self.queue, replay = %page.job.name, from_seq = page.bounds.0,
             to_seq = page.bounds.1, "a replay begins"
         );
-        ReplayRow {
+        let mut row = ReplayRow {
             name: page.job.name.to_string(),
             state: ReplayState::Running,
             from_seq: page.bounds.0,
@@ -117,6 +117,41 @@ impl Engine {
             started_at_ms: now.ms(),
             ended_at_ms: None,
             error: None,
+        };
+        if page.job.kind == Kind::Rebuild
+            && let Err(error) = self.empty(page, now)?
+        {
+            row.state = ReplayState::Failed;
+            row.ended_at_ms = Some(now.ms());
+            row.error = Some(error.to_string());
+            self.store.put_replay(&row)?;
+        }
+        Ok(row)
+    }
+
+    /// Empties the role's projection, in the commit that begins its rebuild: a crash leaves the old one, or a rebuild that
+    /// goes on. The inner error is the role's.
+    fn empty(
+        &mut self,
+        page: &ReplayPage,
+        now: Ts,
+    ) -> Result<Result<(), HandlerError>, store::Error> {
+        let decoded = |replayed: &Replayed| Some(replayed.incoming.decoded.as_ref().ok()?.time);
+        let Some(archive_from) = page.events.iter().filter_map(decoded).min() else {
+            // Nothing comes that could fill it again.
+            return Ok(Ok(()));
+        };
+        let input_id = ids::derive_v8(now.ms(), &[b"rebuild", page.job.name.as_str().as_bytes()]);
+        let mut tx = Tx::open(&mut self.store, told_at(input_id, now))?;
+        match self.role.empty(&mut tx, archive_from) {
+            Ok(()) => tx.keep().map(|_| Ok(())),
+            Err(error) => {
+                tx.abandon()?;
+                match error {
+                    HandlerError::Store(error) if error.fatal() => Err(error),
+                    error => Ok(Err(error)),
+                }
+            }
         }
     }
 
@@ -346,7 +381,7 @@ fn told_by(before: Counts, after: Counts) -> Tally {
 #[must_use]
 pub fn mode_of(job: &Job) -> Mode {
     match job.kind {
-        Kind::Replay => Mode::Replay,
+        Kind::Replay | Kind::Rebuild => Mode::Replay,
         Kind::Redrive => Mode::Redrive,
     }
 }

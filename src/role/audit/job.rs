@@ -17,6 +17,8 @@ pub enum Kind {
     Replay,
     /// Dead letters go back to their queue: counts as live.
     Redrive,
+    /// The role's projection is emptied first, then fed from the archive (DESIGN 7, rebuild).
+    Rebuild,
 }
 
 /// What is to be replayed.

@@ -38,6 +38,7 @@ impl Role for AuditRole {
         const COMMANDS: &[CommandSpec] = &[
             command::<replay::Start>("replay.start", true),
             command::<replay::Named>("replay.cancel", true),
+            command::<replay::Rebuild>("replay.rebuild", true),
             command::<replay::Named>("replay.status", false),
             command::<replay::List>("replay.list", false),
             command::<dlq::Redrive>("dlq.redrive", true),
@@ -55,6 +56,7 @@ impl Role for AuditRole {
             Input::Command(command) => match command.name.as_str() {
                 "replay.start" => replay::start(tx, command),
                 "replay.cancel" => replay::cancel(tx, command),
+                "replay.rebuild" => replay::rebuild(tx, command),
                 "replay.status" => replay::status(tx, command),
                 "replay.list" => replay::list(tx, command),
                 "dlq.redrive" => dlq::redrive(tx, command),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::job::{Job, Kind, REPLAYS};
 use super::queue;
 use crate::event::{Key, ReplayMode, ReplayStarted, Text};
-use crate::role::{Code, Command, HandlerError, Rejection};
+use crate::role::{Code, Command, HandlerError, Rejection, RoleName};
 use crate::store::{Tx, params};
 
 /// Characters of a description at the most.
@@ -67,10 +67,15 @@ pub(super) fn start(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerErr
         started_at: tx.now(),
         cancelled_by: None,
     };
+    begin(tx, &job)
+}
+
+/// Writes a new job down, tells of it, and answers.
+fn begin(tx: &mut Tx<'_>, job: &Job) -> Result<(), HandlerError> {
     tx.emit(&ReplayStarted {
         replay_name: job.name.clone(),
         archive: Text::lossy("EVENTS"),
-        queue: Text::lossy(queue),
+        queue: Text::lossy(&job.queue),
         from_seq: job.from_seq.unwrap_or(1),
         to_seq: job.to_seq.unwrap_or(i64::MAX as u64),
         window_start: None,
@@ -83,8 +88,48 @@ pub(super) fn start(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerErr
         with_side_effects: job.allow_external,
         started_by: job.started_by.clone(),
     })?;
-    write(tx, &job, "STARTING")?;
-    tx.reply(&told(&job, "STARTING")).map_err(Into::into)
+    write(tx, job, "STARTING")?;
+    tx.reply(&told(job, "STARTING")).map_err(Into::into)
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Rebuild {
+    /// The role whose projection it is.
+    role: String,
+    #[serde(rename = "clientRequestId")]
+    _client_request_id: Option<String>,
+}
+
+/// A job that empties a role's projection and feeds it from the archive (DESIGN 7).
+pub(super) fn rebuild(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
+    let body: Rebuild = command.parse()?;
+    let role: RoleName = body
+        .role
+        .parse()
+        .map_err(|error: String| Rejection::field("role", error))?;
+    let Some(queue) = role.queue().filter(|_| role.rebuildable()) else {
+        let message = format!("{role} is no projection of events alone; reporting is one");
+        return Err(Rejection::field("role", message).into());
+    };
+    let job = Job {
+        name: named(tx, None, "rebuild")?,
+        queue: queue.to_owned(),
+        kind: Kind::Rebuild,
+        mode: ReplayMode::Force,
+        from_seq: None,
+        to_seq: None,
+        seqs: Vec::new(),
+        pattern: None,
+        entity: None,
+        allow_external: false,
+        rate: None,
+        description: None,
+        started_by: command.actor().clone(),
+        started_at: tx.now(),
+        cancelled_by: None,
+    };
+    begin(tx, &job)
 }
 
 /// The name that was asked for, or a new one.
