@@ -14,6 +14,7 @@ mod patterns;
 mod processes;
 mod queues;
 mod replays;
+mod reports;
 mod scenarios;
 mod simulation;
 mod site;

@@ -12,7 +12,14 @@ use roadcall::bus::Bus;
 use roadcall::bus::jetstream::{Config, Form, JetStream};
 
 /// The roles of this build.
-pub const ROLES: [&str; 5] = ["incident", "vendor", "match", "tracking", "audit"];
+pub const ROLES: [&str; 6] = [
+    "incident",
+    "vendor",
+    "match",
+    "tracking",
+    "reporting",
+    "audit",
+];
 
 /// The processes; all are killed when it is dropped.
 pub struct Processes {

@@ -1,0 +1,101 @@
+//! The reporting role in a site of processes: its facts, a rebuild over kills, and a replay that changes nothing (S20, S21).
+
+use serde_json::{Value, json};
+
+use crate::support::eventually;
+use crate::support::processes::Processes;
+
+const INCIDENTS: usize = 12;
+
+fn report(site: &Processes) -> Value {
+    site.json(&["report", "incidents", "--json"])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn facts_are_their_own_rebuild_and_a_replay_changes_nothing() {
+    let mut site = Processes::all();
+    site.ready().await;
+    let kinds = ["tire", "engine", "tow"];
+    for n in 0..INCIDENTS {
+        let driver = format!("0192f3c1-0000-7000-8000-{n:012x}");
+        let kind = kinds[n % kinds.len()];
+        site.json(&[
+            "incident", "create", "--driver", &driver, "--type", kind, "--lat", "40.7128", "--lon",
+            "-74.0060", "--json",
+        ]);
+    }
+    // Without vendors each is escalated at once.
+    let before = eventually("all to be escalated", || async {
+        let report = report(&site);
+        let incidents = report["incidents"].as_array()?;
+        let escalated = |fact: &&Value| fact["escalated"] == true;
+        (incidents.iter().filter(escalated).count() == INCIDENTS).then_some(report)
+    })
+    .await;
+    let third = INCIDENTS / 3;
+    assert_eq!(
+        before["counts"]["byType"],
+        json!({ "tire": third, "engine": third, "tow": third })
+    );
+    assert_eq!(
+        before["counts"]["byRegion"],
+        json!({ "North East": INCIDENTS })
+    );
+
+    // As if a fault in the projection had written it.
+    let file = site.dir.path().join("reporting/reporting.db");
+    let database = rusqlite::Connection::open(file).expect("opened");
+    database
+        .busy_timeout(std::time::Duration::from_secs(10))
+        .expect("set");
+    database
+        .execute("UPDATE incident SET type = 'tow'", [])
+        .expect("written");
+    database
+        .execute(
+            "INSERT INTO incident (incident_id, created_at_ms) VALUES ('made up', 2000000000000)",
+            [],
+        )
+        .expect("written");
+    drop(database);
+    assert_ne!(report(&site), before);
+
+    let (code, _, words) = site.run(&["rebuild", "--role", "reporting"]);
+    assert_eq!(code, Some(64), "{words}");
+    let (code, _, words) = site.run(&["rebuild", "--role", "vendor", "--yes"]);
+    assert_eq!(code, Some(1), "{words}");
+    assert!(words.contains("reporting is one"), "{words}");
+
+    let job = site.json(&["rebuild", "--role", "reporting", "--yes"]);
+    site.kill("reporting");
+    site.kill("reporting");
+    let name = job["name"].as_str().expect("a name");
+    let ended = site.json(&["replay", "status", name, "--wait"]);
+    assert_eq!(ended["state"], "COMPLETED", "{ended}");
+    site.ready().await;
+    assert_eq!(report(&site), before);
+
+    let ended = site.json(&[
+        "replay",
+        "start",
+        "--queue",
+        "reporting-queue",
+        "--from-seq",
+        "1",
+        "--mode",
+        "force",
+        "--wait",
+    ]);
+    assert_eq!(ended["failed"], 0, "{ended}");
+    assert!(
+        ended["handled"].as_u64() > Some(INCIDENTS as u64 * 3),
+        "{ended}"
+    );
+    assert_eq!(report(&site), before);
+    let (code, audit, words) = site.run(&["audit", "--queue", "reporting-queue", "--json"]);
+    assert_eq!(
+        (code, &audit[0]["unaccounted"]),
+        (Some(0), &json!(0)),
+        "{words}"
+    );
+}
