@@ -372,6 +372,10 @@ impl Bus for JetStream {
         Ok(queue_state(&self.consumer_info(queue).await?))
     }
 
+    async fn filters(&self, queue: &str) -> Result<Vec<String>, Error> {
+        Ok(self.queue_info(queue).await?.filters)
+    }
+
     async fn stream(&self, stream: &str) -> Result<StreamState, Error> {
         let info = self
             .api(&format!("STREAM.INFO.{stream}"), &Value::Null)

@@ -59,6 +59,7 @@ pub(super) fn start(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerErr
         seqs: Vec::new(),
         pattern: start.pattern,
         entity: start.entity,
+        offered: Vec::new(),
         allow_external: start.allow_external,
         rate: start.rate,
         description: start.description,
