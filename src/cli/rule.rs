@@ -117,7 +117,9 @@ async fn with_switches(config: &Config) -> Result<Routes, Failure> {
     match switched {
         Ok(switches) => Ok(rules.switched(&switches)),
         Err(_) => {
-            eprintln!("the broker does not answer: rules are shown as their file has them, without what is switched");
+            eprintln!(
+                "the broker does not answer: rules are shown as their file has them, without what is switched"
+            );
             Ok(rules)
         }
     }
@@ -134,10 +136,15 @@ async fn switch(connection: &Connection, name: &str, enabled: bool) -> Result<Ex
     let client = Client::open(connection).await?;
     let mut switches = switches::read(&client.bus).await?;
     switches.insert(name.to_owned(), enabled);
-    rules.switched(&switches).check().map_err(|error| {
-        Failure::usage(&error.to_string(), "disable the other one first")
-    })?;
-    let verb = if enabled { "rule.enable" } else { "rule.disable" };
+    rules
+        .switched(&switches)
+        .check()
+        .map_err(|error| Failure::usage(&error.to_string(), "disable the other one first"))?;
+    let verb = if enabled {
+        "rule.enable"
+    } else {
+        "rule.disable"
+    };
     let told = client.call(verb, &json!({ "rule": name })).await?;
     if connection.json {
         print_json(&told)?;

@@ -79,9 +79,8 @@ pub async fn account(
         let page = bus.read(EVENTS, "roadcall.>", next, PAGE, false).await?;
         let Some(last) = page.last() else { break };
         next = last.seq + 1;
-        let of_queue = |stored: &&Stored| {
-            stored.seq <= to && owes.to_offer(stored.seq, &stored.subject)
-        };
+        let of_queue =
+            |stored: &&Stored| stored.seq <= to && owes.to_offer(stored.seq, &stored.subject);
         let offered: Vec<(u64, Wanted)> = page
             .iter()
             .filter(of_queue)

@@ -94,9 +94,8 @@ pub fn in_force(eras: &[Era], seq: u64, subject: &str) -> bool {
 /// Whether the queue got `subject` at `seq`, from the filters in force or by a fill replay.
 #[must_use]
 pub fn offered(eras: &[Era], seq: u64, subject: &str) -> bool {
-    let filled = |era: &Era| {
-        era.filled_to.is_some_and(|to| seq <= to) && passes(&era.filters, subject)
-    };
+    let filled =
+        |era: &Era| era.filled_to.is_some_and(|to| seq <= to) && passes(&era.filters, subject);
     in_force(eras, seq, subject) || eras.iter().any(filled)
 }
 
@@ -130,7 +129,9 @@ pub async fn read(bus: &JetStream, queue: &str, stream: i64) -> Result<Option<Fi
     };
     let log: FilterLog = serde_json::from_slice(&value).map_err(|error| {
         let key = key(queue);
-        Error::Unsuitable(format!("{key} in bucket {TOPOLOGY_BUCKET} can't be read: {error}"))
+        Error::Unsuitable(format!(
+            "{key} in bucket {TOPOLOGY_BUCKET} can't be read: {error}"
+        ))
     })?;
     Ok(Some(log).filter(|log| log.stream == stream && !log.entries.is_empty()))
 }
@@ -230,12 +231,7 @@ async fn announce(bus: &JetStream, wanted: &QueueSpec, now: Ts) -> Result<(), Er
     if log.open_fill().is_some_and(never_there) {
         log.entries.pop();
     }
-    let news = |filter: &&String| {
-        !info
-            .filters
-            .iter()
-            .any(|old| filter::contains(old, filter))
-    };
+    let news = |filter: &&String| !info.filters.iter().any(|old| filter::contains(old, filter));
     if !same(&info.filters, &wanted.filters) {
         let fill = match wanted.filters.iter().find(news) {
             None => None,

@@ -43,7 +43,10 @@ impl Intake {
     pub fn incoming(&self, delivery: Delivery) -> Incoming {
         let (stream, seq) = (delivery.stream.0, delivery.seq);
         let mut incoming = Incoming::from_queue(delivery);
-        if self.made_at.is_some_and(|(of, to)| of == stream && seq <= to) {
+        if self
+            .made_at
+            .is_some_and(|(of, to)| of == stream && seq <= to)
+        {
             incoming.mode = Mode::Replay;
         }
         incoming

@@ -180,7 +180,11 @@ impl<B: Bus> Watch<B> {
             let last = log.entries.last()?;
             Some(!same(&last.filters, &self.rules.filters(queue)))
         };
-        if self.queues.iter().any(|queue| outdated(&queue) == Some(true)) {
+        if self
+            .queues
+            .iter()
+            .any(|queue| outdated(&queue) == Some(true))
+        {
             self.outdated.notify_one();
         }
         Ok(from)

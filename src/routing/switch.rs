@@ -81,9 +81,8 @@ mod tests {
         let enabled = |routes: &Routes| routes.rules().iter().map(|rule| rule.enabled).collect();
         let both: Vec<bool> = enabled(&switched(&[("one", false), ("two", true), ("other", true)]));
         assert_eq!(both, [false, true]);
-        let back: Vec<bool> = enabled(
-            &switched(&[("one", false), ("two", true)]).switched(&BTreeMap::new()),
-        );
+        let back: Vec<bool> =
+            enabled(&switched(&[("one", false), ("two", true)]).switched(&BTreeMap::new()));
         assert_eq!(back, [true, false]);
     }
 
@@ -101,7 +100,10 @@ mod tests {
         assert_eq!(before.digest("vendor-queue").len(), 64);
         let text = RULES.replace("'OfferAccepted'", "'OfferDeclined'");
         let changed = Routes::parse(&text).expect("valid");
-        assert_ne!(before.digest("vendor-queue"), changed.digest("vendor-queue"));
+        assert_ne!(
+            before.digest("vendor-queue"),
+            changed.digest("vendor-queue")
+        );
         assert_eq!(before.digest("match-queue"), changed.digest("match-queue"));
     }
 }

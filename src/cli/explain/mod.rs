@@ -16,8 +16,8 @@ use crate::error::{ErrorCode, Page};
 use crate::event::Id;
 use crate::node::clock::Clock;
 use crate::node::run::routes;
-use crate::node::switches;
 use crate::node::story::tell;
+use crate::node::switches;
 
 #[derive(Debug, Args)]
 pub(super) struct Explain {

@@ -116,7 +116,14 @@ impl Running {
         let (jobs, stop) = (self.jobs.clone(), self.stop.clone());
         self.consumer = self.queue.map(|queue| {
             let intake = Intake::default();
-            tokio::spawn(consumer::consume(bus.clone(), queue, BATCH, intake, jobs, stop))
+            tokio::spawn(consumer::consume(
+                bus.clone(),
+                queue,
+                BATCH,
+                intake,
+                jobs,
+                stop,
+            ))
         });
     }
 
