@@ -86,8 +86,9 @@ async fn ready(site: &Accounts, role: &str) {
 }
 
 /// The reply-subject attack (BROKER 0 F): the server's own 404 is taken as the request.
-async fn attack(url: &str) {
-    let client = async_nats::connect(url).await.expect("connected");
+async fn attack(url: &str, user: &str) {
+    let options = async_nats::ConnectOptions::with_user_and_password(user.into(), user.into());
+    let client = options.connect(url).await.expect("connected");
     let pull = format!("$JS.API.CONSUMER.MSG.NEXT.EVENTS.{QUEUE}");
     for target in ["$JS.API.STREAM.DELETE.EVENTS", "$JS.API.STREAM.PURGE.DLQ"] {
         let request = Bytes::from_static(br#"{"batch":1,"no_wait":true}"#);
@@ -179,7 +180,7 @@ async fn a_role_in_an_account_of_its_own_does_its_work_and_no_harm() {
     );
 
     // The attack does nothing from there; the same by a user of RC shows that it is one.
-    attack(&site.url(ROLE)).await;
+    attack(&site.url(ROLE), ROLE).await;
     let before = bus.stream(EVENTS).await.expect("still there");
     assert!(before.messages >= 3, "{before:?}");
     eventually("its standing pull to be back", || async {
@@ -187,7 +188,7 @@ async fn a_role_in_an_account_of_its_own_does_its_work_and_no_harm() {
     })
     .await;
     assert_eq!(letter::of_queue(&bus, QUEUE).await.expect("read").len(), 1);
-    attack(&site.url("app")).await;
+    attack(&site.url("app"), "app").await;
     eventually("the stream to be gone", || async {
         bus.stream(EVENTS).await.err()
     })

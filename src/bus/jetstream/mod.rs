@@ -116,6 +116,13 @@ impl JetStream {
                 ))
             })?;
         }
+        // The client library takes no account of a user in the address.
+        if let Ok(address) = config.url.parse::<async_nats::ServerAddr>()
+            && let Some(user) = address.username()
+        {
+            let password = address.password().unwrap_or_default();
+            options = options.user_and_password(user.to_owned(), password.to_owned());
+        }
         let client = tokio::time::timeout(config.connect_timeout * 2, options.connect(&config.url))
             .await
             .map_err(|_| Error::Unavailable("no connection in time".to_owned()))?
