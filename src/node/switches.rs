@@ -183,7 +183,7 @@ impl<B: Bus> Watch<B> {
         if self
             .queues
             .iter()
-            .any(|queue| outdated(&queue) == Some(true))
+            .any(|queue| outdated(queue) == Some(true))
         {
             self.outdated.notify_one();
         }
