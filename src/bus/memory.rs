@@ -493,6 +493,15 @@ impl Bus for MemoryBus {
         })
     }
 
+    async fn filters(&self, queue: &str) -> Result<Vec<String>, Error> {
+        let inner = self.lock();
+        inner.up()?;
+        let consumer = inner.consumers.get(queue);
+        consumer
+            .map(|consumer| consumer.filters.clone())
+            .ok_or_else(|| Error::Missing(format!("consumer {queue}")))
+    }
+
     async fn stream(&self, stream: &str) -> Result<StreamState, Error> {
         let inner = self.lock();
         let held = inner.stream(stream)?;

@@ -24,8 +24,10 @@ pub const ADVISORIES: &str = "ADVISORIES";
 pub const ADVISORY_QUEUE: &str = "audit-advisories";
 /// The stream behind the bucket of replay jobs (DESIGN 6).
 pub const REPLAYS_STREAM: &str = "KV_REPLAYS";
-/// Name of the bucket that says which store owns a queue (DESIGN 6).
+/// Name of the bucket that says which store owns a queue, what each queue took when, and which rules are switched (DESIGN 6).
 pub const TOPOLOGY_BUCKET: &str = "TOPOLOGY";
+/// The stream behind [`TOPOLOGY_BUCKET`].
+pub const TOPOLOGY_STREAM: &str = "KV_TOPOLOGY";
 /// Messages in one atomic batch at the most (DESIGN 4, relay).
 pub const ATOMIC_BATCH_MAX: usize = 256;
 /// Deduplication window of every stream that the relay writes to, set explicitly (BROKER 0 H).
@@ -222,6 +224,8 @@ pub fn stream_of_subject(subject: &str) -> &'static str {
         DLQ
     } else if subject.starts_with("$KV.REPLAYS.") {
         REPLAYS_STREAM
+    } else if subject.starts_with("$KV.TOPOLOGY.") {
+        TOPOLOGY_STREAM
     } else {
         EVENTS
     }
@@ -252,6 +256,9 @@ pub trait Bus: Clone + Send + Sync + 'static {
 
     /// Where `queue` stands.
     fn queue(&self, queue: &str) -> impl Future<Output = Result<QueueState, Error>> + Send;
+
+    /// The subjects that `queue` takes.
+    fn filters(&self, queue: &str) -> impl Future<Output = Result<Vec<String>, Error>> + Send;
 
     /// Where `stream` stands.
     fn stream(&self, stream: &str) -> impl Future<Output = Result<StreamState, Error>> + Send;

@@ -32,6 +32,8 @@ pub struct QueueSpec {
     pub name: String,
     /// Subject filters from the rules; none overlaps another.
     pub filters: Vec<String>,
+    /// Digest of the rules that the filters come from; for the queue's log, nothing of it is on the server.
+    pub rules: String,
     /// When the server gives a delivery to somebody else.
     pub ack_wait: Duration,
     /// Deliveries at the most.
@@ -65,8 +67,23 @@ pub struct Change {
     pub change: Class,
     /// What differs, in words.
     pub detail: String,
+    /// What to send; nothing for what is not the server's to do.
     #[serde(skip)]
-    action: Action,
+    action: Option<Action>,
+}
+
+impl Change {
+    /// A widened queue whose fill replay has not begun: its filters changed, and whoever changed them died then.
+    #[must_use]
+    pub fn not_filled(queue: &str) -> Self {
+        Self {
+            object: queue.to_owned(),
+            kind: "fill",
+            change: Class::Backfill,
+            detail: "takes more since its filters changed; the replay of what it was never offered has not begun".to_owned(),
+            action: None,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -198,7 +215,7 @@ fn missing(object: &str, kind: &'static str, subject: String, request: Value) ->
         kind,
         change: Class::Safe,
         detail: "is missing and will be made".to_owned(),
-        action: Action { subject, request },
+        action: Some(Action { subject, request }),
     }
 }
 
@@ -251,10 +268,10 @@ fn stream_change(
         kind,
         change,
         detail: format!("{}{why}", differ.join(", ")),
-        action: Action {
+        action: Some(Action {
             subject: format!("STREAM.UPDATE.{name}"),
             request: full,
-        },
+        }),
     })
 }
 
@@ -297,7 +314,7 @@ fn consumer_change(name: &str, stream: &str, wanted: &Value, found: &Value) -> O
     } else if widened {
         (
             Class::Backfill,
-            "; events from before the change that only the new filters match are not offered by themselves",
+            "; what only the new filters take is replayed from the archive to this queue",
         )
     } else {
         (Class::Safe, "")
@@ -313,10 +330,10 @@ fn consumer_change(name: &str, stream: &str, wanted: &Value, found: &Value) -> O
         kind: "consumer",
         change,
         detail: format!("{}{why}", differ.join(", ")),
-        action: Action {
+        action: Some(Action {
             subject: format!("CONSUMER.CREATE.{stream}.{name}"),
             request,
-        },
+        }),
     })
 }
 
@@ -344,7 +361,8 @@ pub async fn apply(bus: &JetStream, change: &Change) -> Result<(), Error> {
             change.kind, change.object, change.detail
         )));
     }
-    bus.api(&change.action.subject, &change.action.request)
-        .await
-        .map(|_| ())
+    let Some(action) = &change.action else {
+        return Ok(());
+    };
+    bus.api(&action.subject, &action.request).await.map(|_| ())
 }

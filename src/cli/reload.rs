@@ -82,6 +82,19 @@ impl Reloader {
         tracing::info!("configuration reloaded");
     }
 
+    /// The queues' filters on the server are those of other rules: the file is read again, and what it says is held against
+    /// the server until it fits.
+    pub(super) fn look_again(&mut self) {
+        let read = |config: &Config| routes(config).map_err(Failure::from);
+        match self.connection.config().and_then(|config| read(&config)) {
+            Ok(rules) => {
+                tracing::info!("a queue's filters changed on the broker, the rules are read again");
+                self.waiting = Some(rules);
+            }
+            Err(failure) => refuse(&failure),
+        }
+    }
+
     /// After `topology apply` the waiting rules fit the server: they are taken over.
     pub(super) async fn take_waiting(&mut self, node: &Node) {
         let Some(rules) = &self.waiting else { return };

@@ -8,16 +8,18 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::Connection;
-use super::client::connect;
+use super::client::{Client, connect};
 use super::event::parse_pattern;
 use super::failure::Failure;
 use super::output::{print_json, print_rows, say};
 use super::run::topology_roles;
 use crate::bus::{Bus, EVENTS};
+use crate::config::Config;
 use crate::config::units::Span;
 use crate::event::{Id, decode, to_value};
 use crate::node::archive;
 use crate::node::run::routes;
+use crate::node::switches;
 use crate::role::RoleName;
 use crate::routing::lint::lint;
 use crate::routing::pattern::Index;
@@ -30,6 +32,16 @@ const PAGE: u64 = 1000;
 pub(super) enum RuleVerb {
     /// Every rule with its targets: what the server filters by, and whether the role looks further.
     List,
+    /// Let a rule route again, in every process of the site, within seconds (changes the site).
+    Enable {
+        /// The rule.
+        name: String,
+    },
+    /// Let a rule route nothing until it is enabled; what comes meanwhile stays filtered (changes the site).
+    Disable {
+        /// The rule.
+        name: String,
+    },
     /// Which rules match an event; or how many of the last events each rule would take.
     Test(Test),
     /// Hold a pattern against events on standard input, one JSON object a line; answers {"matches":true|false} for each.
@@ -68,9 +80,12 @@ pub(super) async fn rule(connection: &Connection, verb: RuleVerb) -> Result<Exit
                 "whenOlder",
                 "residual",
             ];
-            print_rows(connection, &listed(&routes(&config)?), &columns)?;
+            let rules = with_switches(&config).await?;
+            print_rows(connection, &listed(&rules), &columns)?;
             Ok(ExitCode::SUCCESS)
         }
+        RuleVerb::Enable { name } => switch(connection, &name, true).await,
+        RuleVerb::Disable { name } => switch(connection, &name, false).await,
         RuleVerb::Test(test) => test.run(connection).await,
         RuleVerb::Match { pattern } => match_lines(&pattern),
         RuleVerb::Lint => {
@@ -92,6 +107,56 @@ pub(super) async fn rule(connection: &Connection, verb: RuleVerb) -> Result<Exit
     }
 }
 
+/// The rules with what is switched over the file; as the file has them, and a word about it, where the broker does not answer.
+async fn with_switches(config: &Config) -> Result<Routes, Failure> {
+    let rules = routes(config)?;
+    let switched = match connect(config, "roadcall-cli").await {
+        Ok(bus) => switches::read(&bus).await.map_err(Failure::from),
+        Err(failure) => Err(failure),
+    };
+    match switched {
+        Ok(switches) => Ok(rules.switched(&switches)),
+        Err(_) => {
+            eprintln!(
+                "the broker does not answer: rules are shown as their file has them, without what is switched"
+            );
+            Ok(rules)
+        }
+    }
+}
+
+async fn switch(connection: &Connection, name: &str, enabled: bool) -> Result<ExitCode, Failure> {
+    let rules = routes(&connection.config()?)?;
+    if !rules.rules().iter().any(|rule| rule.name == name) {
+        return Err(Failure::usage(
+            &format!("no rule is named '{name}'"),
+            "roadcall rule list shows them",
+        ));
+    }
+    let client = Client::open(connection).await?;
+    let mut switches = switches::read(&client.bus).await?;
+    switches.insert(name.to_owned(), enabled);
+    rules
+        .switched(&switches)
+        .check()
+        .map_err(|error| Failure::usage(&error.to_string(), "disable the other one first"))?;
+    let verb = if enabled {
+        "rule.enable"
+    } else {
+        "rule.disable"
+    };
+    let told = client.call(verb, &json!({ "rule": name })).await?;
+    if connection.json {
+        print_json(&told)?;
+    } else {
+        say(format!(
+            "{name} is {}; every process of the site has it within seconds",
+            if enabled { "enabled" } else { "disabled" }
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 fn listed(routes: &Routes) -> Value {
     let mut rows = Vec::new();
     for rule in routes.rules() {
@@ -103,6 +168,7 @@ fn listed(routes: &Routes) -> Value {
             });
             rows.push(json!({
                 "rule": rule.name, "queue": target.queue, "enabled": rule.enabled,
+                "enabledInFile": rule.enabled_in_file,
                 "maxEventAge": target.max_event_age.map(Span),
                 "whenOlder": when_older, "subjects": rule.pattern.filters(),
                 "residual": rule.pattern.has_residual().then(|| rule.pattern.text()),
@@ -115,7 +181,7 @@ fn listed(routes: &Routes) -> Value {
 impl Test {
     async fn run(&self, connection: &Connection) -> Result<ExitCode, Failure> {
         let config = connection.config()?;
-        let routes = routes(&config)?;
+        let routes = with_switches(&config).await?;
         let index = Index::new(
             routes
                 .rules()

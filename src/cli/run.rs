@@ -19,7 +19,7 @@ use crate::node::run::{Node, desired, routes, settle_topology};
 use crate::role::RoleName;
 
 /// How often rules that wait for `topology apply` are held against the server.
-const LOOK_FOR_TOPOLOGY: Duration = Duration::from_secs(5);
+const LOOK_FOR_TOPOLOGY: Duration = Duration::from_secs(2);
 
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
@@ -212,6 +212,10 @@ async fn serve(
         .as_ref()
         .map(|node| node.stop.clone())
         .unwrap_or_default();
+    let outdated = node
+        .as_ref()
+        .map(|node| node.rules_outdated.clone())
+        .unwrap_or_default();
     let mut terminate = on(SignalKind::terminate())?;
     let mut interrupt = on(SignalKind::interrupt())?;
     loop {
@@ -221,6 +225,10 @@ async fn serve(
             () = stop.cancelled() => tracing::error!("a role can't go on, stopping"),
             _ = hangup.recv() => {
                 reloader.reload(node.as_ref()).await;
+                continue;
+            }
+            () = outdated.notified() => {
+                reloader.look_again();
                 continue;
             }
             () = tokio::time::sleep(LOOK_FOR_TOPOLOGY), if reloader.waits() => {

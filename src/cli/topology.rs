@@ -10,7 +10,11 @@ use super::client::connect;
 use super::failure::Failure;
 use super::output::print_rows;
 use super::run::topology_roles;
-use crate::bus::topology::{self, Class};
+use crate::bus::topology::Class;
+use crate::config;
+use crate::event::Actor;
+use crate::node::clock::Clock;
+use crate::node::filters;
 use crate::node::run::{desired, routes};
 
 #[derive(Debug, Subcommand)]
@@ -29,10 +33,10 @@ pub(super) async fn topology(
     connection: &Connection,
     verb: TopologyVerb,
 ) -> Result<ExitCode, Failure> {
-    let config = connection.config()?;
-    let bus = connect(&config, "roadcall-topology").await?;
-    let wanted = desired(&config, &routes(&config)?, &topology_roles(&config)?);
-    let changes = topology::plan(&bus, &wanted).await?;
+    let settings = connection.config()?;
+    let bus = connect(&settings, "roadcall-topology").await?;
+    let wanted = desired(&settings, &routes(&settings)?, &topology_roles(&settings)?);
+    let changes = filters::plan(&bus, &wanted).await?;
     let apply = match verb {
         TopologyVerb::Plan => false,
         TopologyVerb::Apply { yes: true } => true,
@@ -43,12 +47,16 @@ pub(super) async fn topology(
             ));
         }
     };
+    let by = Actor::Operator(config::user());
     let mut refused = false;
     for change in &changes {
         if apply && matches!(change.change, Class::Safe | Class::Backfill) {
-            topology::apply(&bus, change).await?;
+            filters::apply(&bus, &wanted, change, &by, Clock.now()).await?;
         }
         refused |= matches!(change.change, Class::Recreate | Class::Refuse);
+    }
+    if apply && !refused {
+        filters::begin_logs(&bus, &wanted, Clock.now()).await?;
     }
     let rows = serde_json::to_value(&changes).unwrap_or(Value::Null);
     print_rows(connection, &rows, &["object", "kind", "change", "detail"])?;

@@ -1,14 +1,19 @@
 //! The proof of promise 3: for each queue every sequence of the archive ends in exactly one outcome. The archive says what the
 //! queue was to get, the role what became of it, and the server what it still owes.
 
-use serde::Serialize;
+use std::collections::BTreeSet;
 
+use serde::Serialize;
+use serde_json::Value;
+
+use super::filters;
 use super::inquiry::{Error, Inquiry};
 use super::status::Wanted;
+use crate::bus::jetstream::JetStream;
 use crate::bus::{Bus, EVENTS, QueueState, Stored, StreamState};
 use crate::event::decode;
 use crate::role::RoleName;
-use crate::routing::filter;
+use crate::role::audit::job::{Era, REPLAYS};
 
 /// Messages in one read, and questions at once.
 const PAGE: usize = 1000;
@@ -68,22 +73,23 @@ pub async fn account(
         to_seq: to,
         ..Account::default()
     };
-    let filters = bus.queue_info(queue).await?.filters;
+    let owes = Owes::of(bus, queue, stream.identity.0).await?;
     let mut next = from;
     while next <= to {
         let page = bus.read(EVENTS, "roadcall.>", next, PAGE, false).await?;
         let Some(last) = page.last() else { break };
         next = last.seq + 1;
-        let of_queue = |stored: &&Stored| {
-            stored.seq <= to
-                && filters
-                    .iter()
-                    .any(|one| filter::matches(one, &stored.subject))
-        };
+        let of_queue =
+            |stored: &&Stored| stored.seq <= to && owes.to_offer(stored.seq, &stored.subject);
         let offered: Vec<(u64, Wanted)> = page
             .iter()
             .filter(of_queue)
             .map(|stored| (stored.seq, wanted(stored, &stream)))
+            .collect();
+        let filling: BTreeSet<u64> = page
+            .iter()
+            .filter(|stored| owes.is_filling(stored.seq, &stored.subject))
+            .map(|stored| stored.seq)
             .collect();
         // Asked before the role: what moves on between the two looks has an outcome in the second.
         let owed = bus.queue(queue).await?;
@@ -93,10 +99,63 @@ pub async fn account(
             Err(why) => return Ok(Some(Err(why))),
         };
         for ((seq, _), outcome) in offered.iter().zip(told) {
-            account.count(*seq, outcome.as_deref(), &owed);
+            let outcome = outcome.as_deref();
+            let outcome = outcome.or(filling.contains(seq).then_some("filling"));
+            account.count(*seq, outcome, &owed);
         }
     }
     Ok(Some(Ok(account)))
+}
+
+/// What a queue was to get, by the filters in force for each sequence (DESIGN 6) and by its fill replays.
+struct Owes {
+    eras: Vec<Era>,
+    /// The fill replays that have not ended: whose era each is, and its last sequence; `None` where that is not fixed yet.
+    filling: Vec<(usize, Option<u64>)>,
+}
+
+impl Owes {
+    async fn of(bus: &JetStream, queue: &str, stream: i64) -> Result<Self, Error> {
+        let Some(log) = filters::read(bus, queue, stream).await? else {
+            // A queue from before there was a log took always what it takes, as far as anybody knows.
+            let era = Era {
+                from_seq: 1,
+                filters: bus.queue_info(queue).await?.filters,
+                filled_to: None,
+            };
+            return Ok(Self {
+                eras: vec![era],
+                filling: Vec::new(),
+            });
+        };
+        let (mut eras, mut filling) = (log.eras(false), Vec::new());
+        for (n, (era, entry)) in eras.iter_mut().zip(&log.entries).enumerate() {
+            let Some(fill) = &entry.fill else { continue };
+            let key = format!("progress.{}", fill.job);
+            let told = bus.kv_get(REPLAYS, &key).await?;
+            let told = told.and_then(|told| serde_json::from_slice::<Value>(&told).ok());
+            let state = told.as_ref().and_then(|told| told["state"].as_str());
+            match state {
+                Some("COMPLETED" | "FAILED") => {}
+                // Somebody decided that the queue does not get them.
+                Some("CANCELLED") => era.filled_to = None,
+                _ => filling.push((n, fill.to_seq)),
+            }
+        }
+        Ok(Self { eras, filling })
+    }
+
+    fn to_offer(&self, seq: u64, subject: &str) -> bool {
+        filters::offered(&self.eras, seq, subject) || self.is_filling(seq, subject)
+    }
+
+    fn is_filling(&self, seq: u64, subject: &str) -> bool {
+        self.filling.iter().any(|(n, to)| {
+            to.is_none_or(|to| seq <= to)
+                && filters::passes(&self.eras[*n].filters, subject)
+                && !filters::offered(&self.eras[..*n], seq, subject)
+        })
+    }
 }
 
 /// By id where there is one, else by its place.

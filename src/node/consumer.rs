@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::engine::{Incoming, Work};
+use super::engine::Work;
+use super::intake::Intake;
 use super::writer::Job;
 use crate::bus::{AckToken, Bus, EVENTS};
 
@@ -17,6 +18,7 @@ pub async fn consume<B: Bus>(
     bus: B,
     queue: &'static str,
     batch_max: usize,
+    mut intake: Intake,
     jobs: mpsc::Sender<Job>,
     stop: CancellationToken,
 ) {
@@ -32,7 +34,10 @@ pub async fn consume<B: Bus>(
             Ok(deliveries) => {
                 delay = Duration::from_millis(100);
                 for delivery in deliveries {
-                    let work = Work::Delivery(Box::new(Incoming::from_queue(delivery)));
+                    if !hold(&mut intake, &bus, queue, &delivery.subject, &stop).await {
+                        return;
+                    }
+                    let work = Work::Delivery(Box::new(intake.incoming(delivery)));
                     if jobs.send(Job::Do(work)).await.is_err() {
                         return;
                     }
@@ -45,6 +50,26 @@ pub async fn consume<B: Bus>(
                     () = tokio::time::sleep(delay) => delay = (delay * 2).min(Duration::from_secs(5)),
                 }
             }
+        }
+    }
+}
+
+/// Holds a delivery back until its rules are known. False when told to stop.
+async fn hold<B: Bus>(
+    intake: &mut Intake,
+    bus: &B,
+    queue: &str,
+    subject: &str,
+    stop: &CancellationToken,
+) -> bool {
+    loop {
+        match intake.understood(bus, queue, subject, stop).await {
+            Ok(go_on) => return go_on,
+            Err(error) => tracing::warn!(queue, %error, "the queue can't be asked, trying again"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return false,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
     }
 }

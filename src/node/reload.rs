@@ -1,7 +1,5 @@
 //! What a running site takes over on SIGHUP: numbers of roles and engine, and rules that need nothing from the server.
 
-use std::sync::{Arc, PoisonError};
-
 use super::registry;
 use super::run::{Error, Node, desired, settings};
 use super::writer::{Job, Terms};
@@ -30,16 +28,12 @@ impl Node {
     /// as they were.
     pub fn take_rules(&self, new: &Routes) -> Vec<String> {
         let queues: Vec<&str> = self.roles().filter_map(|role| role.queue()).collect();
-        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
-        let (mixed, kept) = routes.reload(new, &queues);
-        *routes = Arc::new(mixed);
-        kept
+        self.rules.change(|old| old.reload(new, &queues))
     }
 
     /// Puts rules in force as they are: the server's queues must fit them.
     pub fn replace_rules(&self, new: Routes) {
-        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
-        *routes = Arc::new(new);
+        self.rules.change(|_| (new, ()));
     }
 
     /// Whether the server's queues are those of `new`.

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
 use super::engine::{End, Incoming, ReplayPage, Replayed, SharedRoutes, Work, mode_of};
+use super::filters;
 use super::letter::{self, Letter};
 use super::writer::Job as WriterJob;
 use crate::bus::{
@@ -23,7 +24,6 @@ use crate::bus::{
 };
 use crate::event::{Actor, DeadReason, Key, ReplayMode, Ts, ids, to_value};
 use crate::role::audit::job::{Job, Kind, REPLAYS};
-use crate::routing::filter;
 use crate::routing::pattern::Pattern;
 use crate::store::{self, Reader, ReplayRow, ReplayState};
 
@@ -125,21 +125,46 @@ impl<B: Bus> Replays<B> {
             let row = rows.get(job.name.as_str());
             row.is_none_or(|row| row.state == ReplayState::Running)
         };
-        let oldest = known.jobs.values().filter(open);
-        let Some(job) = oldest
-            .min_by_key(|job| (job.started_at, &job.name))
-            .cloned()
-        else {
+        let mut oldest: Vec<Arc<Job>> = known.jobs.values().filter(open).cloned().collect();
+        oldest.sort_by_key(|job| (job.started_at, job.name.clone()));
+        if oldest.is_empty() {
             // What ended when nobody could be told, and what was told already: both are looked at once.
             for row in known.jobs.keys().filter_map(|name| rows.remove(name)) {
                 self.tell(&row).await?;
             }
             known.jobs.clear();
             return Ok(false);
-        };
-        let row = rows.remove(job.name.as_str());
-        self.carry_out(job, row, known).await?;
-        Ok(true)
+        }
+        for job in oldest {
+            if self.ready(&job).await? {
+                let row = rows.remove(job.name.as_str());
+                self.carry_out(job, row, known).await?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The fill replay of a widened queue waits until this process has the rules that the queue's filters come from, and
+    /// until the queue itself has brought home what it offers: offered, an event counts as live, and replayed it does not.
+    async fn ready(&self, job: &Job) -> Result<bool, Error> {
+        if job.offered.is_empty() || job.cancelled_by.is_some() {
+            return Ok(true);
+        }
+        let ours = self.filters();
+        if !filters::same(&self.bus.filters(self.queue).await?, &ours) {
+            return Ok(false);
+        }
+        let state = self.bus.queue(self.queue).await?;
+        Ok(filters::passed(&state, job.to_seq.unwrap_or(0)))
+    }
+
+    fn filters(&self) -> Vec<String> {
+        let routes = self
+            .routes
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        routes.filters(self.queue)
     }
 
     /// Letters of deliveries that no engine answered are redriven by themselves, once, by a job of our own (DESIGN 7): the
@@ -178,6 +203,7 @@ impl<B: Bus> Replays<B> {
             seqs,
             pattern: None,
             entity: None,
+            offered: Vec::new(),
             allow_external: true,
             rate: None,
             description: Some("deliveries that no engine answered".to_owned()),
@@ -331,18 +357,12 @@ impl<B: Bus> Replays<B> {
                 (page, next.min(to + 1))
             }
         };
-        let routes = Arc::clone(
-            &self
-                .routes
-                .read()
-                .unwrap_or_else(std::sync::PoisonError::into_inner),
-        );
-        let filters = routes.filters(self.queue);
+        let own = self.filters();
+        let before = &running.job.offered;
         let of_queue = |stored: &Stored| {
             stored.seq <= to
-                && filters
-                    .iter()
-                    .any(|one| filter::matches(one, &stored.subject))
+                && filters::passes(&own, &stored.subject)
+                && !filters::offered(before, stored.seq, &stored.subject)
         };
         let events = stored
             .into_iter()
@@ -361,11 +381,7 @@ impl<B: Bus> Replays<B> {
     /// The queue's own filter where it has one; else everything, and what is not for it is passed over here: a direct get
     /// takes one filter.
     fn widest_filter(&self) -> String {
-        let routes = self
-            .routes
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        match routes.filters(self.queue).as_slice() {
+        match self.filters().as_slice() {
             [only] => only.clone(),
             _ => "roadcall.>".to_owned(),
         }

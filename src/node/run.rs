@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -11,21 +11,23 @@ use tokio_util::sync::CancellationToken;
 use super::clock::Clock;
 use super::effects::{Runners, make_calls};
 use super::engine::{Counts, Engine, Settings, SharedRoutes};
+use super::intake::Intake;
 use super::latency::Latency;
 use super::owner;
 use super::preflight::{guard_archive, sync};
 use super::registry::{self, Build};
 use super::relay::Relay;
 use super::replay::Replays;
+use super::switches::{self, Rules, Watch};
 use super::thread::on_thread;
 use super::writer::{Job, Shared, Writer};
-use super::{advisories, commands, consumer, publisher, status};
-use crate::bus;
+use super::{advisories, commands, consumer, filters, publisher, status};
 use crate::bus::jetstream::JetStream;
 use crate::bus::jetstream::service::Service;
 use crate::bus::topology::{self, Change, Class, Desired, QueueSpec};
+use crate::bus::{self, Bus, EVENTS};
 use crate::config::Config;
-use crate::event::{Id, Site, Ts};
+use crate::event::{Actor, Id, Site, Ts};
 use crate::role::RoleName;
 use crate::routing::Routes;
 use crate::store::{self, Identity, Options, Store, Synchronous};
@@ -122,6 +124,7 @@ pub fn desired(config: &Config, routes: &Routes, roles: &[RoleName]) -> Desired 
         .map(|queue| QueueSpec {
             name: queue.to_owned(),
             filters: routes.filters(queue),
+            rules: routes.digest(queue),
             ack_wait: config.engine.ack_wait.0,
             max_deliver: config.engine.max_deliver,
             max_ack_pending: 4 * config.engine.batch_max as u64,
@@ -147,9 +150,14 @@ pub async fn settle_topology(
     may_apply: bool,
 ) -> Result<(), Error> {
     let mut left: Vec<Change> = Vec::new();
-    for change in topology::plan(bus, desired).await? {
-        if may_apply && change.change == Class::Safe {
-            topology::apply(bus, &change).await?;
+    let changes = match may_apply {
+        true => filters::plan(bus, desired).await?,
+        false => topology::plan(bus, desired).await?,
+    };
+    let by = Actor::System("topology".to_owned());
+    for change in changes {
+        if may_apply && (change.change == Class::Safe || change.kind == "fill") {
+            filters::apply(bus, desired, &change, &by, Clock.now()).await?;
             tracing::info!(
                 object = change.object,
                 kind = change.kind,
@@ -160,6 +168,9 @@ pub async fn settle_topology(
         }
     }
     if left.is_empty() {
+        if may_apply {
+            filters::begin_logs(bus, desired, Clock.now()).await?;
+        }
         return Ok(());
     }
     let names: Vec<String> = left
@@ -173,6 +184,7 @@ pub async fn settle_topology(
 pub(super) struct Started {
     pub(super) role: RoleName,
     queue: Option<&'static str>,
+    intake: Intake,
     commands: Vec<&'static str>,
     service: Option<Service>,
     pub(super) jobs: mpsc::Sender<Job>,
@@ -220,7 +232,9 @@ pub struct Node {
     pub(super) bus: JetStream,
     pub(super) started: Vec<Started>,
     /// The rules in force.
-    pub(super) routes: SharedRoutes,
+    pub(super) rules: Rules,
+    /// Told when the queues' filters on the server come from other rules than these.
+    pub rules_outdated: Arc<Notify>,
     /// Cancelled by whoever wants the site to stop, and by a role that can't go on.
     pub stop: CancellationToken,
 }
@@ -260,17 +274,19 @@ impl Node {
             path: state_dir.clone(),
             message: error.to_string(),
         })?;
-        let shared_routes = Arc::new(RwLock::new(Arc::new(routes)));
+        let rules = Rules::new(&routes, switches::read(&bus).await?);
+        let rules_outdated = Arc::new(Notify::new());
         let mut node = Self {
             bus: bus.clone(),
             started: Vec::new(),
-            routes: Arc::clone(&shared_routes),
+            rules: rules.clone(),
+            rules_outdated: Arc::clone(&rules_outdated),
             stop: CancellationToken::new(),
         };
         let mut waiting = Vec::new();
         for role in roles {
             let (started, ready) =
-                start_role(&bus, config, *role, build, &shared_routes, &node.stop).await?;
+                start_role(&bus, config, *role, build, &rules.routes, &node.stop).await?;
             waiting.push(ready);
             node.started.push(started);
         }
@@ -282,8 +298,8 @@ impl Node {
             // Only now: while a writer recovers, the queue's deliveries are its own.
             if let Some(queue) = started.queue {
                 let (jobs, batch_max) = (started.jobs.clone(), config.engine.batch_max);
-                let consume =
-                    consumer::consume(bus.clone(), queue, batch_max, jobs, node.stop.clone());
+                let (intake, stop) = (started.intake.clone(), node.stop.clone());
+                let consume = consumer::consume(bus.clone(), queue, batch_max, intake, jobs, stop);
                 started.tasks.push(tokio::spawn(consume));
             }
             if started.role == RoleName::Audit {
@@ -294,6 +310,13 @@ impl Node {
             }
             started.listen(&bus, config).await?;
         }
+        let watch = Watch {
+            bus,
+            rules,
+            queues: roles.iter().filter_map(|role| role.queue()).collect(),
+            outdated: rules_outdated,
+        };
+        tokio::spawn(watch.run(node.stop.clone()));
         Ok(node)
     }
 
@@ -426,6 +449,11 @@ async fn start_role(
     let queue = name
         .queue()
         .filter(|queue| !routes_of(routes).filters(queue).is_empty());
+    let log = match queue {
+        Some(queue) => filters::read(bus, queue, bus.stream(EVENTS).await?.identity.0).await?,
+        None => None,
+    };
+    let intake = Intake::new(log.as_ref(), Arc::clone(routes));
     let engine = Engine::new(store, role, Arc::clone(routes), settings(config));
     let (jobs, receiver) = mpsc::channel(2 * config.engine.batch_max);
     let (acks, ack_receiver) = mpsc::unbounded_channel();
@@ -451,6 +479,7 @@ async fn start_role(
         engine,
         bus: bus.clone(),
         queue,
+        intake: intake.clone(),
         batch_max: config.engine.batch_max,
         clock: Clock,
         shared,
@@ -494,6 +523,7 @@ async fn start_role(
         Started {
             role: name,
             queue,
+            intake,
             commands,
             service: None,
             jobs,

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
 use super::engine::{Counts, Engine, Incoming, Settings, Standing, StepOutput, Work};
+use super::intake::Intake;
 use super::latency::Latency;
 use super::{archive, letter};
 use crate::bus::{AckToken, Bus};
@@ -77,6 +78,8 @@ pub struct Writer<B> {
     pub bus: B,
     /// The role's queue, if it reads one.
     pub queue: Option<&'static str>,
+    /// What its deliveries count as.
+    pub intake: Intake,
     /// Inputs in one step at the most.
     pub batch_max: usize,
     /// The clock.
@@ -283,7 +286,7 @@ impl<B: Bus> Writer<B> {
                 .is_some_and(|delivery| delivery.seq < before.delivered_seq);
             let (in_hand, new): (Vec<_>, Vec<_>) = deliveries
                 .into_iter()
-                .map(Incoming::from_queue)
+                .map(|delivery| self.intake.incoming(delivery))
                 .partition(|incoming| incoming.delivery.seq <= before.delivered_seq);
             held.extend(new);
             let acks = self.engine.park(self.clock.now(), &in_hand)?;

@@ -7,6 +7,7 @@ pub mod filter;
 pub mod lint;
 pub mod pattern;
 mod reload;
+mod switch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -74,6 +75,8 @@ pub struct Rule {
     pub name: String,
     /// Whether it routes anything.
     pub enabled: bool,
+    /// What the rules' file says of that; [`Routes::switched`] puts `enabled` over it.
+    pub enabled_in_file: bool,
     /// What it matches.
     pub pattern: Pattern,
     /// Where it sends.
@@ -228,6 +231,7 @@ impl RawRule {
         Ok(Rule {
             name: self.name,
             enabled: self.enabled,
+            enabled_in_file: self.enabled,
             pattern: self.pattern,
             targets,
         })

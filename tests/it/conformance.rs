@@ -42,6 +42,7 @@ impl Real {
         let queue = |name: &str, filter: &str| QueueSpec {
             name: name.to_owned(),
             filters: vec![filter.to_owned()],
+            rules: String::new(),
             ack_wait: ACK_WAIT,
             max_deliver: 20,
             max_ack_pending: 1000,

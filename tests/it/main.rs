@@ -1,5 +1,6 @@
 //! The integration tests: one crate, a module per subject.
 
+mod accounts;
 mod advisories;
 mod archives;
 mod audits;
@@ -10,6 +11,7 @@ mod death;
 mod effects;
 mod engine;
 mod explain;
+mod filters;
 mod patterns;
 mod processes;
 mod queues;
@@ -19,6 +21,7 @@ mod scenarios;
 mod simulation;
 mod site;
 mod support;
+mod switches;
 mod tidy;
 mod trouble;
 mod vendors;

@@ -116,6 +116,13 @@ impl JetStream {
                 ))
             })?;
         }
+        // The client library takes no account of a user in the address.
+        if let Ok(address) = config.url.parse::<async_nats::ServerAddr>()
+            && let Some(user) = address.username()
+        {
+            let password = address.password().unwrap_or_default();
+            options = options.user_and_password(user.to_owned(), password.to_owned());
+        }
         let client = tokio::time::timeout(config.connect_timeout * 2, options.connect(&config.url))
             .await
             .map_err(|_| Error::Unavailable("no connection in time".to_owned()))?
@@ -370,6 +377,10 @@ impl Bus for JetStream {
 
     async fn queue(&self, queue: &str) -> Result<QueueState, Error> {
         Ok(queue_state(&self.consumer_info(queue).await?))
+    }
+
+    async fn filters(&self, queue: &str) -> Result<Vec<String>, Error> {
+        Ok(self.queue_info(queue).await?.filters)
     }
 
     async fn stream(&self, stream: &str) -> Result<StreamState, Error> {

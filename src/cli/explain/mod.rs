@@ -17,6 +17,7 @@ use crate::event::Id;
 use crate::node::clock::Clock;
 use crate::node::run::routes;
 use crate::node::story::tell;
+use crate::node::switches;
 
 #[derive(Debug, Args)]
 pub(super) struct Explain {
@@ -52,6 +53,7 @@ async fn event(connection: &Connection, id: Id) -> Result<(), Failure> {
     let routes = routes(&config)?;
     let roles = topology_roles(&config)?;
     let inquiry = Client::open(connection).await?.inquiry(&config);
+    let routes = routes.switched(&switches::read(&inquiry.bus).await?);
     let told = tell(&inquiry, &routes, &roles, id, Clock.now()).await?;
     let told = told.ok_or_else(|| {
         Failure::other(

@@ -246,6 +246,7 @@ async fn make_topology(bus: &JetStream) -> Result<(), Error> {
     let queue = |role: RoleName, filter: &str| QueueSpec {
         name: role.queue().unwrap_or_default().to_owned(),
         filters: vec![filter.to_owned()],
+        rules: String::new(),
         ack_wait: Duration::from_secs(300),
         max_deliver: 3,
         max_ack_pending: 1024,

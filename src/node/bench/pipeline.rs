@@ -13,6 +13,7 @@ use crate::bus::{Bus, EVENTS};
 use crate::event::{Actor, Codec, Known, OfferExpired, Source, WorkStarted};
 use crate::node::clock::Clock;
 use crate::node::engine::{Counts, Engine, Settings, SharedRoutes};
+use crate::node::intake::Intake;
 use crate::node::latency::Latency;
 use crate::node::relay::Relay;
 use crate::node::thread::on_thread;
@@ -114,9 +115,17 @@ impl Running {
     /// Lets the queue's deliveries in: from here on it is measured, as the baseline is from its standing pull on.
     fn consume(&mut self, bus: &JetStream) {
         let (jobs, stop) = (self.jobs.clone(), self.stop.clone());
-        self.consumer = self
-            .queue
-            .map(|queue| tokio::spawn(consumer::consume(bus.clone(), queue, BATCH, jobs, stop)));
+        self.consumer = self.queue.map(|queue| {
+            let intake = Intake::default();
+            tokio::spawn(consumer::consume(
+                bus.clone(),
+                queue,
+                BATCH,
+                intake,
+                jobs,
+                stop,
+            ))
+        });
     }
 
     fn handled(&self) -> u64 {
@@ -335,6 +344,7 @@ impl<'a> Bench<'a> {
         };
         let (counts, age) = (Arc::clone(&shared.counts), shared.age.clone());
         let writer = Writer {
+            intake: Intake::default(),
             engine,
             bus: self.bus.clone(),
             queue,

@@ -46,6 +46,7 @@ pub(super) fn redrive(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerE
         seqs,
         pattern: None,
         entity: None,
+        offered: Vec::new(),
         allow_external: true,
         rate: redrive.rate,
         description: None,

@@ -21,6 +21,19 @@ pub enum Kind {
     Rebuild,
 }
 
+/// What a queue took from a sequence on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Era {
+    /// First sequence that these filters decide about.
+    pub from_seq: u64,
+    /// Subject filters.
+    pub filters: Vec<String>,
+    /// A fill replay brought what only these filters take, up to this sequence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filled_to: Option<u64>,
+}
+
 /// What is to be replayed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -48,6 +61,9 @@ pub struct Job {
     /// Only events of this entity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entity: Option<Key>,
+    /// Of a queue that was widened, its filters before, oldest first: what they offered is passed over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub offered: Vec<Era>,
     /// Whether effects outside may run, and what `force` emits is published.
     #[serde(default)]
     pub allow_external: bool,

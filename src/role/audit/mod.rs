@@ -5,6 +5,7 @@
 mod dlq;
 pub mod job;
 mod replay;
+pub mod rule;
 
 use schemars::JsonSchema;
 
@@ -43,6 +44,8 @@ impl Role for AuditRole {
             command::<replay::List>("replay.list", false),
             command::<dlq::Redrive>("dlq.redrive", true),
             command::<dlq::Purge>("dlq.purge", true),
+            command::<rule::Named>("rule.enable", true),
+            command::<rule::Named>("rule.disable", true),
         ];
         COMMANDS
     }
@@ -61,6 +64,8 @@ impl Role for AuditRole {
                 "replay.list" => replay::list(tx, command),
                 "dlq.redrive" => dlq::redrive(tx, command),
                 "dlq.purge" => dlq::purge(tx, command),
+                "rule.enable" => rule::switch(tx, command, true),
+                "rule.disable" => rule::switch(tx, command, false),
                 other => Err(Rejection::new(Code::NotFound, format!("no command {other}")).into()),
             },
             Input::Event(received) => match received.event.known() {

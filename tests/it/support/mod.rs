@@ -1,5 +1,6 @@
 //! A real nats-server per test, on a free port with a store of its own, killed on drop; and waiting for conditions.
 
+pub mod account;
 pub mod counting;
 pub mod processes;
 pub mod reference;
