@@ -12,6 +12,7 @@ mod engine;
 mod explain;
 mod patterns;
 mod processes;
+mod publishing;
 mod queues;
 mod replays;
 mod scenarios;

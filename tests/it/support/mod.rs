@@ -59,6 +59,24 @@ impl Site {
         let listen = url.trim_start_matches("nats://");
         self.broker = broker(self.dir.path(), listen).await;
     }
+
+    /// Copies the broker's store, for [`Self::roll_back`].
+    pub fn copy_store(&self) -> PathBuf {
+        let older = self.dir.path().join("older");
+        processes::copy_dir(&self.dir.path().join("nats"), &older);
+        older
+    }
+
+    /// The same from an older copy of the store, as after a power cut: what came later is gone.
+    pub async fn roll_back(&mut self, older: &Path) {
+        let url = self.broker.url.clone();
+        self.broker.stop().await;
+        let store = self.dir.path().join("nats");
+        std::fs::remove_dir_all(&store).expect("removed");
+        processes::copy_dir(older, &store);
+        let listen = url.trim_start_matches("nats://");
+        self.broker = broker(self.dir.path(), listen).await;
+    }
 }
 
 /// Connects to it.
