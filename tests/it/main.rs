@@ -11,6 +11,7 @@ mod effects;
 mod engine;
 mod explain;
 mod patterns;
+mod poison;
 mod processes;
 mod publishing;
 mod queues;

@@ -93,17 +93,34 @@ pub async fn connect(site: &Site) -> JetStream {
 }
 
 /// Asks until the answer is there; fails with `what` after half a minute.
-pub async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
+pub async fn eventually<T, F>(what: &str, ask: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
-    for _ in 0..600 {
+    eventually_within(30, what, ask).await
+}
+
+/// The same with more patience, for much work.
+pub async fn eventually_within<T, F>(seconds: u32, what: &str, mut ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    for _ in 0..20 * seconds {
         if let Some(found) = ask().await {
             return found;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("{what} did not happen");
+}
+
+/// How much work a test does: `some` as a rule, `all` where `ROADCALL_FULL` is set.
+pub fn size(some: u64, all: u64) -> u64 {
+    if std::env::var_os("ROADCALL_FULL").is_some() {
+        all
+    } else {
+        some
+    }
 }
 
 /// A port that nobody listens on now.
