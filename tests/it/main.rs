@@ -22,4 +22,5 @@ mod site;
 mod support;
 mod tidy;
 mod trouble;
+mod unanswered;
 mod vendors;

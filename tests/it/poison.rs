@@ -217,7 +217,7 @@ async fn an_incidents_events_keep_their_order_through_every_retry() {
     publish(&bus, messages.collect()).await;
     let well = (0..count).filter(|n| matches!(kind(*n), Kind::Good | Kind::Flaky));
     let well: Vec<u64> = well.collect();
-    eventually_within(120, "all to be handled", || async {
+    eventually_within(300, "all to be handled", || async {
         (tally(&database) == well.len() as u64 && waiting(&database).0 == 0).then_some(())
     })
     .await;
