@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::event::{IncidentType, Source};
+use crate::event::IncidentType;
 use crate::provider::Runner;
 use crate::role::audit::AuditRole;
 use crate::role::incident::{IncidentOptions, IncidentRole};
@@ -88,21 +88,4 @@ fn match_settings(config: &Config) -> MatchSettings {
 #[must_use]
 pub fn runners(_config: &Config) -> Vec<Arc<dyn Runner>> {
     Vec::new()
-}
-
-/// The source of a role's own events (DOMAIN 1.1).
-pub(super) fn source(role: RoleName) -> Option<Source> {
-    match role {
-        RoleName::Incident => Some(Source::Incident),
-        RoleName::Vendor => Some(Source::Vendor),
-        RoleName::Match => Some(Source::Match),
-        RoleName::Tracking => Some(Source::Tracking),
-        RoleName::Payments => Some(Source::Payment),
-        RoleName::Telephony => Some(Source::Telephony),
-        RoleName::Auth => Some(Source::Auth),
-        RoleName::Kb => Some(Source::Kb),
-        RoleName::Config => Some(Source::Config),
-        RoleName::Audit => Some(Source::Ops),
-        RoleName::Notifications | RoleName::Reporting => None,
-    }
 }

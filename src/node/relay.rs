@@ -5,7 +5,7 @@
 //! anything after a start, a failure or a change of server it reads what its role has in the stream and compares ids, so
 //! an ack that was lost causes no second copy however late, and what a rolled-back broker lost is sent again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::bus::{
     self, Bus, EVENTS, Headers, Outgoing, PubAck, Stored, StreamState,
     stream_of_subject as stream_of,
 };
-use crate::event::{Site, Source, Ts};
+use crate::event::Ts;
 use crate::store::{self, OutboxRow, PublishedRun, Reader};
 
 /// Outbox rows published in one pass: many, because the connection falls idle from one pass to the next.
@@ -66,7 +66,6 @@ struct Seen {
 pub struct Relay<B> {
     bus: B,
     reader: Reader,
-    filters: Vec<String>,
     /// Row numbers to send before `next_n`: found missing by a verification.
     again: VecDeque<i64>,
     /// First row that was never sent by this relay.
@@ -78,27 +77,14 @@ pub struct Relay<B> {
 }
 
 impl<B: Bus> Relay<B> {
-    /// A relay for the role whose database is at `path` and whose events come from `source`.
+    /// A relay for the role whose database is at `path`.
     ///
     /// # Errors
     /// A store error.
-    pub fn new(
-        bus: B,
-        path: &Path,
-        site: &Site,
-        source: Option<Source>,
-    ) -> Result<Self, store::Error> {
-        // Every role also tells of its dead letters, as `roadcall.ops`.
-        let mut sources = vec![Source::Ops];
-        sources.extend(source.filter(|source| *source != Source::Ops));
-        let filters = sources
-            .iter()
-            .map(|source| format!("roadcall.{site}.{}.>", source.service()))
-            .collect();
+    pub fn new(bus: B, path: &Path) -> Result<Self, store::Error> {
         Ok(Self {
             bus,
             reader: Reader::open(path)?,
-            filters,
             again: VecDeque::new(),
             next_n: 1,
             ahead: Vec::new(),
@@ -268,8 +254,9 @@ impl<B: Bus> Relay<B> {
             .collect();
         let mut found = HashMap::new();
         let from = self.scan_start(first_n, kept, runs, events).await?;
-        for filter in &self.filters {
-            self.scan(EVENTS, filter, from, &wanted, &mut found).await?;
+        for filter in filters(kept) {
+            self.scan(EVENTS, &filter, from, &wanted, &mut found)
+                .await?;
         }
         self.find_replaceable(kept, runs, &mut found).await?;
         Ok(found)
@@ -392,6 +379,18 @@ impl<B: Bus> Relay<B> {
             .as_ref()
             .map(|seen| seen.events.server_id.as_str())
     }
+}
+
+/// Where in the archive the kept events can be: under the services that they name. Not under the role's own alone, for every
+/// role tells of its letters as `roadcall.ops`, and the audit role publishes what others give it.
+fn filters(kept: &[(i64, String, String)]) -> BTreeSet<String> {
+    kept.iter()
+        .filter(|(.., subject)| stream_of(subject) == EVENTS)
+        .map(|(.., subject)| {
+            let service: Vec<&str> = subject.split('.').take(3).collect();
+            format!("{}.>", service.join("."))
+        })
+        .collect()
 }
 
 fn outgoing(row: OutboxRow) -> Outgoing {

@@ -487,7 +487,7 @@ async fn start_role(
     let writer = on_thread(format!("{name}-writer"), stop.clone(), move || {
         writer.run(receiver, ready)
     });
-    let relay = Relay::new(bus.clone(), &path, &site, registry::source(name))?;
+    let relay = Relay::new(bus.clone(), &path)?;
     let relay_stop = CancellationToken::new();
     let keep = sync(config).keep();
     let publish = publisher::Settings {

@@ -134,6 +134,7 @@ async fn work(url: &str, dir: &Path) {
     let build = |_: &Config, name: RoleName| {
         let role = Counting {
             dir: dir.to_owned(),
+            ..Counting::default()
         };
         (name == RoleName::Vendor).then(|| Box::new(role) as Box<dyn Role>)
     };

@@ -17,7 +17,7 @@ use crate::support::counting::{
 };
 use roadcall::bus::memory::{Faults, MemoryBus};
 use roadcall::bus::{Bus, DLQ, EVENTS, Outgoing};
-use roadcall::event::{Actor, Codec, Site, Source, Ts, ids};
+use roadcall::event::{Actor, Codec, Site, Ts, ids};
 use roadcall::node::engine::{Counts, Engine, Incoming, Settings, Work};
 use roadcall::node::relay::Relay;
 use roadcall::role::permission::Caller;
@@ -159,9 +159,7 @@ impl Bench {
 
     /// Brings the outbox to the broker.
     fn relay(&mut self) {
-        let site = Site::new("hub").expect("valid");
-        let mut relay =
-            Relay::new(self.bus.clone(), &self.path, &site, Some(Source::Vendor)).expect("relay");
+        let mut relay = Relay::new(self.bus.clone(), &self.path).expect("relay");
         loop {
             let now = self.now();
             let pass = done(relay.pass(now)).expect("passed");

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use roadcall::bus::memory::{Faults, MemoryBus};
 use roadcall::bus::{Bus, EVENTS};
-use roadcall::event::{Actor, Codec, Id, Site, Source, Ts, ids};
+use roadcall::event::{Actor, Codec, Id, Site, Ts, ids};
 use roadcall::node::engine::{Engine, Incoming, Settings, StepOutput, Work};
 use roadcall::node::relay::Relay;
 use roadcall::role::incident::{IncidentOptions, IncidentRole};
@@ -28,7 +28,7 @@ struct Process {
 }
 
 impl Process {
-    fn start(dir: &Path, bus: &MemoryBus, role: Box<dyn Role>, source: Source) -> Self {
+    fn start(dir: &Path, bus: &MemoryBus, role: Box<dyn Role>) -> Self {
         let name = role.name();
         let site = Site::new("hub").expect("valid");
         let path = dir.join(format!("{name}.db"));
@@ -48,7 +48,7 @@ impl Process {
         let routes = Arc::new(RwLock::new(Arc::new(Routes::shipped())));
         let mut engine = Engine::new(store, role, routes, Settings::default());
         engine.start(now()).expect("starts");
-        let relay = Relay::new(bus.clone(), &path, &site, Some(source)).expect("opens");
+        let relay = Relay::new(bus.clone(), &path).expect("opens");
         Self { engine, relay }
     }
 
@@ -106,7 +106,7 @@ async fn s19_killed_between_commit_and_publish_and_between_effect_and_ack() {
     bus.create_queue(queue, filters, Duration::from_secs(300), 1000);
 
     // The command is answered, its event is committed, and the process dies before the relay has run.
-    let mut incident = Process::start(dir.path(), &bus, incident_role(), Source::Incident);
+    let mut incident = Process::start(dir.path(), &bus, incident_role());
     let driver = ids::derive_v7(1, &[b"driver"]);
     let command = Command {
         id: Id::from_uuid(uuid::Uuid::now_v7()),
@@ -127,7 +127,7 @@ async fn s19_killed_between_commit_and_publish_and_between_effect_and_ack() {
     drop(incident);
     assert_eq!(subjects(&bus).await, [""; 0]);
 
-    let mut incident = Process::start(dir.path(), &bus, incident_role(), Source::Incident);
+    let mut incident = Process::start(dir.path(), &bus, incident_role());
     incident.publish().await;
     assert_eq!(
         subjects(&bus).await,
@@ -137,12 +137,12 @@ async fn s19_killed_between_commit_and_publish_and_between_effect_and_ack() {
     incident.publish().await;
 
     // Downstream the effect is committed, and the process dies before the delivery is acknowledged.
-    let mut matching = Process::start(dir.path(), &bus, match_role(), Source::Match);
+    let mut matching = Process::start(dir.path(), &bus, match_role());
     let unacknowledged = matching.handle(&bus, queue).await;
     assert_eq!(unacknowledged.acks.len(), 1);
     drop(matching);
 
-    let mut matching = Process::start(dir.path(), &bus, match_role(), Source::Match);
+    let mut matching = Process::start(dir.path(), &bus, match_role());
     bus.reset(queue).await.expect("reset");
     let again = matching.handle(&bus, queue).await;
     assert_eq!(

@@ -19,7 +19,7 @@ use roadcall::bus::memory::{Faults, MemoryBus};
 use roadcall::bus::{Bus, DLQ, EVENTS};
 use roadcall::event::{
     Actor, Codec, Count1, DeadReason, Id, IncidentRated, Known, NonNegative, Rate, RatedBy,
-    RatingAverage, Site, Source, Stars, Ts, VendorMetricsUpdated, decode, ids,
+    RatingAverage, Site, Stars, Ts, VendorMetricsUpdated, decode, ids,
 };
 use roadcall::node::engine::{Engine, Incoming, Settings, Work};
 use roadcall::node::relay::Relay;
@@ -187,14 +187,6 @@ impl Process {
         }
     }
 
-    fn source(name: RoleName) -> Source {
-        match name {
-            RoleName::Incident => Source::Incident,
-            RoleName::Vendor => Source::Vendor,
-            _ => Source::Match,
-        }
-    }
-
     /// As a process starts: open, see how the last one ended, reset the consumer, park what was in hand, run it alone.
     fn start(&mut self, now: Ts, crash_in: &mut Option<u32>) {
         let site = Site::new("hub").expect("valid");
@@ -222,13 +214,7 @@ impl Process {
             },
         );
         let clean = engine.start(now).expect("started");
-        let relay = Relay::new(
-            self.bus.clone(),
-            &self.path,
-            &site,
-            Some(Self::source(self.name)),
-        )
-        .expect("relay");
+        let relay = Relay::new(self.bus.clone(), &self.path).expect("relay");
         self.epoch_seen = self.bus.connection_epoch();
         if let Some(queue) = self
             .name

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{EndToEnd, Error, Options, database, entity, per_second, site, stream_grew};
 use crate::bus::jetstream::JetStream;
 use crate::bus::{Bus, EVENTS};
-use crate::event::{Actor, Codec, Known, OfferExpired, Source, WorkStarted};
+use crate::event::{Actor, Codec, Known, OfferExpired, WorkStarted};
 use crate::node::clock::Clock;
 use crate::node::engine::{Counts, Engine, Settings, SharedRoutes};
 use crate::node::intake::Intake;
@@ -172,7 +172,7 @@ struct Parts {
     role: Counting,
     database: &'static str,
     consumes: bool,
-    publishes_as: Option<Source>,
+    publishes: bool,
 }
 
 /// The bench's own side: the broker and what is to be measured on it.
@@ -203,7 +203,7 @@ impl<'a> Bench<'a> {
             },
             database: "loop",
             consumes: true,
-            publishes_as: Some(Source::Match),
+            publishes: true,
         };
         let mut running = self.start(parts).await?;
         let began = Instant::now();
@@ -224,7 +224,7 @@ impl<'a> Bench<'a> {
             },
             database: "handle",
             consumes: true,
-            publishes_as: None,
+            publishes: false,
         };
         let mut running = self.start(parts).await?;
         let began = Instant::now();
@@ -245,7 +245,7 @@ impl<'a> Bench<'a> {
             },
             database: "handle",
             consumes: false,
-            publishes_as: Some(Source::Vendor),
+            publishes: true,
         };
         let began = Instant::now();
         let running = self.start(parts).await?;
@@ -265,7 +265,7 @@ impl<'a> Bench<'a> {
             },
             database: "producer",
             consumes: false,
-            publishes_as: Some(Source::Incident),
+            publishes: true,
         };
         let sink = Parts {
             role: Counting {
@@ -274,7 +274,7 @@ impl<'a> Bench<'a> {
             },
             database: "sink",
             consumes: true,
-            publishes_as: None,
+            publishes: false,
         };
         let producer = self.start(producer).await?;
         let mut sink = self.start(sink).await?;
@@ -304,7 +304,7 @@ impl<'a> Bench<'a> {
 
     async fn start(&self, parts: Parts) -> Result<Running, Error> {
         let path = database(&self.options.dir, parts.database);
-        let (name, publishes_as) = (parts.role.name, parts.publishes_as);
+        let (name, publishes) = (parts.role.name, parts.publishes);
         let queue = parts.consumes.then(|| name.queue()).flatten();
         let options = store::Options {
             path: path.clone(),
@@ -360,8 +360,8 @@ impl<'a> Bench<'a> {
         // An error means that the writer ended: `until_handled` sees it.
         let _ = is_ready.await;
         let relay_stop = CancellationToken::new();
-        if let Some(source) = publishes_as {
-            let relay = Relay::new(self.bus.clone(), &path, &site(), Some(source))?;
+        if publishes {
+            let relay = Relay::new(self.bus.clone(), &path)?;
             let settings = publisher::Settings {
                 keep: Duration::from_secs(60),
                 hint,

@@ -1,9 +1,10 @@
 //! The role `audit`, as far as it goes now: it takes every event off its queue, so that each has an outcome there, writes
-//! replay and redrive jobs down, and discards letters (DOMAIN 5.12, 4.3). The event log and the ledger come with later
+//! replay and redrive jobs down, discards letters, and publishes for producers outside (DOMAIN 5.12, 4.3). The event log and the ledger come with later
 //! issues.
 
 mod dlq;
 pub mod job;
+mod publish;
 mod replay;
 pub mod rule;
 
@@ -20,6 +21,11 @@ pub struct AuditRole;
 
 const MIGRATIONS: &[&str] = &["
 CREATE TABLE job (name TEXT PRIMARY KEY, doc TEXT NOT NULL, state TEXT NOT NULL, at_ms INTEGER NOT NULL) WITHOUT ROWID;
+",
+"
+-- What others published through this role, so that the same event sent again is not published again.
+CREATE TABLE accepted (event_id TEXT PRIMARY KEY, digest TEXT NOT NULL, at_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX accepted_at ON accepted (at_ms);
 "];
 
 const fn command<B: JsonSchema>(name: &'static str, mutates: bool) -> CommandSpec {
@@ -46,6 +52,7 @@ impl Role for AuditRole {
             command::<dlq::Purge>("dlq.purge", true),
             command::<rule::Named>("rule.enable", true),
             command::<rule::Named>("rule.disable", true),
+            command::<publish::Body>("event.publish", true),
         ];
         COMMANDS
     }
@@ -66,6 +73,7 @@ impl Role for AuditRole {
                 "dlq.purge" => dlq::purge(tx, command),
                 "rule.enable" => rule::switch(tx, command, true),
                 "rule.disable" => rule::switch(tx, command, false),
+                "event.publish" => publish::publish(tx, command),
                 other => Err(Rejection::new(Code::NotFound, format!("no command {other}")).into()),
             },
             Input::Event(received) => match received.event.known() {

@@ -1,8 +1,10 @@
 //! A role that counts its effects, and events that say how it fares with them. It runs under the name of the role vendor,
 //! whose queue takes `IncidentRated`; the stars and the rater carry the fate, so that it is the same at every try.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,6 +40,8 @@ pub enum Fate {
     Fails,
     /// Transient until [`ILL_MS`] have passed.
     FailsAtFirst,
+    /// Transient, twice.
+    FailsTwice,
     /// Permanent.
     Contradicts,
     /// Refused, which no event can be.
@@ -51,8 +55,9 @@ pub enum Fate {
     Hangs,
 }
 
-const FATES: [(Fate, u8, RatedBy); 9] = [
+const FATES: [(Fate, u8, RatedBy); 10] = [
     (Fate::Fine, 5, RatedBy::Driver),
+    (Fate::FailsTwice, 5, RatedBy::Vendor),
     (Fate::Fails, 4, RatedBy::Driver),
     (Fate::FailsAtFirst, 4, RatedBy::Vendor),
     (Fate::Contradicts, 3, RatedBy::Driver),
@@ -68,12 +73,66 @@ pub async fn node(site: &Site, state: &Path, rules: &str) -> Node {
     let mut config = Config::default();
     config.site.state_dir = state.to_owned();
     config.rules.file = rules.to_owned();
+    start(site, &config, &Log::default()).await
+}
+
+/// The same with this configuration; its tries go into `log`.
+pub async fn start(site: &Site, config: &Config, log: &Log) -> Node {
     let build = |_: &Config, name: RoleName| {
-        (name == RoleName::Vendor).then(|| Box::<Counting>::default() as Box<dyn Role>)
+        let log = log.clone();
+        let role = Counting {
+            log,
+            ..Counting::default()
+        };
+        (name == RoleName::Vendor).then(|| Box::new(role) as Box<dyn Role>)
     };
     let roles = [RoleName::Vendor];
-    let node = Node::start_with(connect(site).await, &config, &roles, true, &build).await;
+    let node = Node::start_with(connect(site).await, config, &roles, true, &build).await;
     node.expect("started")
+}
+
+/// What the handler was given, in order: outside of what a failure takes back.
+#[derive(Debug, Default, Clone)]
+pub struct Log(Arc<Mutex<(Vec<(u64, u64)>, HashMap<u64, u32>)>>);
+
+impl Log {
+    /// Notes a try of event `n` of the entity `key`; says which one it is.
+    fn note(&self, n: u64, key: u64) -> u32 {
+        let mut log = self.0.lock().expect("nobody panics in here");
+        log.0.push((n, key));
+        let tries = log.1.entry(n).or_default();
+        *tries += 1;
+        *tries
+    }
+
+    /// The tries as (event, entity).
+    pub fn tries(&self) -> Vec<(u64, u64)> {
+        self.0.lock().expect("nobody panics in here").0.clone()
+    }
+
+    /// Fails where an event of an entity was tried before its predecessor had its last try. Events of an entity are numbered
+    /// as they were published.
+    pub fn assert_order(&self) {
+        let mut last = HashMap::new();
+        for (n, key) in self.tries() {
+            let before = last.insert(key, n);
+            let in_order = before.is_none_or(|before| before <= n);
+            assert!(in_order, "entity {key}: {n} was tried after {before:?}");
+        }
+    }
+}
+
+/// What `roadcall audit` says of the role's queue; fails unless each event has its outcome.
+pub fn accounted(site: &Site, state: &Path) -> Value {
+    let output = roadcall(site, state, "", &["audit", "--json"]);
+    let words = String::from_utf8_lossy(&output.stderr);
+    let rows: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{words}"));
+    let row = rows[0].clone();
+    assert_eq!(row["queue"], QUEUE, "{rows}");
+    let left = (&row["unaccounted"], &row["pending"]);
+    assert_eq!(left, (&json!(0), &json!(0)), "{row}");
+    assert_eq!(output.status.code(), Some(0), "{words}");
+    row
 }
 
 /// Publishes event `n` about the entity `key`, as of now.
@@ -183,6 +242,8 @@ pub fn tally(database: &Path) -> u64 {
 pub struct Counting {
     /// Where the files `hang` and `hanging` are.
     pub dir: PathBuf,
+    /// Each try.
+    pub log: Log,
 }
 
 impl Counting {
@@ -207,13 +268,16 @@ impl Counting {
         Ok(())
     }
 
-    fn suffer(&self, tx: &Tx<'_>, fate: Fate, n: u64, time: Ts) -> Result<(), HandlerError> {
+    fn suffer(&self, tx: &Tx<'_>, fate: Fate, n: u64, at: (Ts, u32)) -> Result<(), HandlerError> {
+        let (time, tried) = at;
         let transient = |text: &str| Err(HandlerError::Transient(text.to_owned()));
         match fate {
             Fate::Fine => Ok(()),
             Fate::Fails => transient("never"),
             Fate::FailsAtFirst if tx.now().ms() - time.ms() < ILL_MS => transient("not yet well"),
             Fate::FailsAtFirst => Ok(()),
+            Fate::FailsTwice if tried < 3 => transient("not yet"),
+            Fate::FailsTwice => Ok(()),
             Fate::Contradicts => Err(HandlerError::Permanent(
                 DeadReason::Conflict,
                 "contradicts".to_owned(),
@@ -297,9 +361,11 @@ impl Role for Counting {
                     .find(|(_, stars, by)| *stars == rated.stars.get() && *by == rated.rated_by)
                     .expect("listed");
                 let n = rated.driver_id.uuid().as_u128() as u64;
+                let key = rated.incident_id.uuid().as_u128() as u64;
+                let tried = self.log.note(n, key);
                 // Written first, so that whatever fails has something to take back.
                 Self::effect(tx, n, rated.incident_id)?;
-                self.suffer(tx, *fate, n, received.event.time)
+                self.suffer(tx, *fate, n, (received.event.time, tried))
             }
             Input::Command(command) => Self::command(tx, command),
             Input::Timer(_) | Input::Effect(_) => Ok(()),

@@ -60,6 +60,24 @@ impl Site {
         let listen = url.trim_start_matches("nats://");
         self.broker = broker(self.dir.path(), listen).await;
     }
+
+    /// Copies the broker's store, for [`Self::roll_back`].
+    pub fn copy_store(&self) -> PathBuf {
+        let older = self.dir.path().join("older");
+        processes::copy_dir(&self.dir.path().join("nats"), &older);
+        older
+    }
+
+    /// The same from an older copy of the store, as after a power cut: what came later is gone.
+    pub async fn roll_back(&mut self, older: &Path) {
+        let url = self.broker.url.clone();
+        self.broker.stop().await;
+        let store = self.dir.path().join("nats");
+        std::fs::remove_dir_all(&store).expect("removed");
+        processes::copy_dir(older, &store);
+        let listen = url.trim_start_matches("nats://");
+        self.broker = broker(self.dir.path(), listen).await;
+    }
 }
 
 /// Connects to it.
@@ -76,17 +94,34 @@ pub async fn connect(site: &Site) -> JetStream {
 }
 
 /// Asks until the answer is there; fails with `what` after half a minute.
-pub async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
+pub async fn eventually<T, F>(what: &str, ask: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
-    for _ in 0..600 {
+    eventually_within(30, what, ask).await
+}
+
+/// The same with more patience, for much work.
+pub async fn eventually_within<T, F>(seconds: u32, what: &str, mut ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    for _ in 0..20 * seconds {
         if let Some(found) = ask().await {
             return found;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("{what} did not happen");
+}
+
+/// How much work a test does: `some` as a rule, `all` where `ROADCALL_FULL` is set.
+pub fn size(some: u64, all: u64) -> u64 {
+    if std::env::var_os("ROADCALL_FULL").is_some() {
+        all
+    } else {
+        some
+    }
 }
 
 /// A port that nobody listens on now.
