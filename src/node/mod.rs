@@ -14,6 +14,7 @@ pub mod commands;
 pub mod consumer;
 pub mod effects;
 pub mod engine;
+pub mod import;
 pub mod inquiry;
 pub mod latency;
 pub mod letter;

@@ -1,6 +1,7 @@
 //! A real nats-server per test, on a free port with a store of its own, killed on drop; and waiting for conditions.
 
 pub mod counting;
+pub mod noting;
 pub mod processes;
 pub mod reference;
 pub mod schema;
@@ -86,6 +87,27 @@ where
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("{what} did not happen");
+}
+
+/// Waits until `count` is `wanted`, for as long as it grows.
+pub async fn grows_to(what: &str, wanted: u64, count: impl AsyncFn() -> u64) {
+    let mut last = count().await;
+    while last < wanted {
+        last = eventually(what, || async {
+            let now = count().await;
+            (now > last).then_some(now)
+        })
+        .await;
+    }
+    assert_eq!(last, wanted, "{what}");
+}
+
+/// `full` in the long form, which `ROADCALL_FULL=1` asks for, else `short`.
+pub fn sized(short: u64, full: u64) -> u64 {
+    match std::env::var("ROADCALL_FULL").as_deref() {
+        Ok("1") => full,
+        _ => short,
+    }
 }
 
 /// A port that nobody listens on now.
