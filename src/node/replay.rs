@@ -325,7 +325,13 @@ impl<B: Bus> Replays<B> {
             None => {
                 let page = self
                     .bus
-                    .read(EVENTS, &self.widest_filter(), from, limit, false)
+                    .read(
+                        EVENTS,
+                        &self.widest_filter(&running.job),
+                        from,
+                        limit,
+                        false,
+                    )
                     .await?;
                 let next = page.last().map_or(to, |last| last.seq) + 1;
                 (page, next.min(to + 1))
@@ -359,15 +365,20 @@ impl<B: Bus> Replays<B> {
     }
 
     /// The queue's own filter where it has one; else everything, and what is not for it is passed over here: a direct get
-    /// takes one filter.
-    fn widest_filter(&self) -> String {
+    /// takes one filter. An entity is part of it, so that the server finds its events, however late in the archive.
+    fn widest_filter(&self, job: &Job) -> String {
         let routes = self
             .routes
             .read()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        match routes.filters(self.queue).as_slice() {
-            [only] => only.clone(),
-            _ => "roadcall.>".to_owned(),
+        let filters = routes.filters(self.queue);
+        match (filters.as_slice(), &job.entity) {
+            ([only], Some(entity)) if only.ends_with(".*") => {
+                format!("{}{entity}", only.trim_end_matches('*'))
+            }
+            (_, Some(entity)) => format!("roadcall.*.*.*.{entity}"),
+            ([only], None) => only.clone(),
+            (_, None) => "roadcall.>".to_owned(),
         }
     }
 
