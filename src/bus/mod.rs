@@ -16,6 +16,9 @@ use bytes::Bytes;
 
 /// Name of the archive stream of a site (DESIGN 6).
 pub const EVENTS: &str = "EVENTS";
+/// Name of the stream through which another site's archived events come in: [`EVENTS`] sources it (DESIGN 7, export and
+/// import), because a stream takes by itself only the subjects of its own site.
+pub const CARRY: &str = "CARRY";
 /// Name of the stream of dead letters (DESIGN 6).
 pub const DLQ: &str = "DLQ";
 /// Name of the stream that captures the server's own advisories (DESIGN 6).
@@ -217,11 +220,13 @@ pub fn stream_of_queue(queue: &str) -> &'static str {
     }
 }
 
-/// The stream that a subject belongs to, of those that outboxes write to.
+/// The stream that a subject belongs to, of those that we write to.
 #[must_use]
 pub fn stream_of_subject(subject: &str) -> &'static str {
     if subject.starts_with("dlq.") {
         DLQ
+    } else if subject.starts_with("carry.") {
+        CARRY
     } else if subject.starts_with("$KV.REPLAYS.") {
         REPLAYS_STREAM
     } else if subject.starts_with("$KV.TOPOLOGY.") {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::jetstream::JetStream;
-use super::{ADVISORIES, ADVISORY_QUEUE, DEDUP_WINDOW, DLQ, EVENTS, Error};
+use super::{ADVISORIES, ADVISORY_QUEUE, CARRY, DEDUP_WINDOW, DLQ, EVENTS, Error};
 
 /// What a site should have.
 #[derive(Debug, Clone)]
@@ -24,6 +24,10 @@ pub struct Desired {
     /// The queues of the site's roles.
     pub queues: Vec<QueueSpec>,
 }
+
+/// How long what was carried in is kept where it came in: the archive takes it at once, and an import that broke off looks
+/// there for what is on its way.
+const CARRY_MAX_AGE: Duration = Duration::from_secs(86_400);
 
 /// A queue: a durable pull consumer on `EVENTS`.
 #[derive(Debug, Clone)]
@@ -114,8 +118,16 @@ impl Desired {
             &mut events,
             &json!({
                 "discard": "new", "deny_delete": true, "deny_purge": true, "allow_atomic": true, "compression": "s2",
+                "sources": [{ "name": CARRY, "subject_transforms": [{ "src": "carry.>", "dest": "roadcall.>" }] }],
                 "max_bytes": self.archive_max_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
             }),
+        );
+        // Never older than the archive keeps: what has left the archive again must not be taken for being on its way.
+        let carry_age = self.archive_max_age.min(CARRY_MAX_AGE);
+        let mut carry = base(CARRY, json!(["carry.>"]), nanos(carry_age));
+        merge(
+            &mut carry,
+            &json!({ "discard": "new", "allow_atomic": true, "compression": "s2" }),
         );
         let advisory = |kind: &str| format!("$JS.EVENT.ADVISORY.CONSUMER.{kind}.{EVENTS}.>");
         let advisories = base(
@@ -136,6 +148,8 @@ impl Desired {
             bucket
         };
         vec![
+            // Before the archive, which reads it.
+            (CARRY, "stream", carry),
             (EVENTS, "stream", events),
             (ADVISORIES, "stream", advisories),
             (DLQ, "stream", letters),
@@ -236,12 +250,35 @@ fn differences(wanted: &Value, found: &Value) -> Vec<String> {
         .collect()
 }
 
+/// Sources that nobody asked for are left alone, as streams are: `wanted` with those that `found` has besides, in the
+/// order of `found`.
+fn with_other_sources(wanted: &Value, found: &Value) -> Value {
+    let mut wanted = wanted.clone();
+    let Some(ours) = wanted["sources"].as_array().cloned() else {
+        return wanted;
+    };
+    let there = found["sources"].as_array().cloned().unwrap_or_default();
+    let named =
+        |list: &[Value], name: &Value| list.iter().find(|one| one["name"] == *name).cloned();
+    let mut sources: Vec<Value> = there
+        .iter()
+        .map(|source| named(&ours, &source["name"]).unwrap_or_else(|| source.clone()))
+        .collect();
+    let more = ours
+        .iter()
+        .filter(|ours| named(&there, &ours["name"]).is_none());
+    sources.extend(more.cloned());
+    wanted["sources"] = Value::Array(sources);
+    wanted
+}
+
 fn stream_change(
     name: &'static str,
     kind: &'static str,
     wanted: &Value,
     found: &Value,
 ) -> Option<Change> {
+    let wanted = &with_other_sources(wanted, found);
     let differ = differences(wanted, found);
     if differ.is_empty() {
         return None;

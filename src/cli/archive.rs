@@ -14,9 +14,10 @@ use super::event::parse_pattern;
 use super::failure::Failure;
 use super::output::print_json;
 use crate::bus::jetstream::JetStream;
-use crate::bus::{Bus, EVENTS, Outgoing};
+use crate::bus::{Bus, EVENTS};
 use crate::event::Ts;
 use crate::node::archive::first_at;
+use crate::node::import;
 use crate::node::transfer::{self, Record};
 
 /// Messages in one read or publish.
@@ -28,8 +29,9 @@ pub(super) enum ArchiveVerb {
     Info,
     /// Write archived events to a file.
     Export(Export),
-    /// Put exported events of this site into the archive under their old ids (changes data). What is there is passed over,
-    /// so that an import that broke off can be run again. They are handled as a replay is: nobody outside is called.
+    /// Put exported events, this site's and others', into the archive under their old ids (changes data). What is there is
+    /// passed over, so that an import that broke off can be run again. They are handled as a replay is: nobody outside is
+    /// called.
     Import {
         /// A file of `archive export`; its end says which format it has: .cbor, else NDJSON.
         file: PathBuf,
@@ -191,39 +193,18 @@ fn records(path: &Path) -> Result<Box<dyn Iterator<Item = Result<Record, String>
 }
 
 async fn import(bus: &JetStream, site: &str, path: &Path) -> Result<ExitCode, Failure> {
-    let there = transfer::ids(bus).await?;
-    let own = format!("roadcall.{site}.");
-    let (mut imported, mut skipped) = (0_u64, 0_u64);
-    let mut part: Vec<Outgoing> = Vec::with_capacity(PAGE);
-    for (n, record) in records(path)?.enumerate() {
-        let of_record = |error: String| file_error(path, format!("record {}: {error}", n + 1));
-        let record = record.map_err(of_record)?;
-        if !record.subject.starts_with(&own) {
-            let message = format!(
-                "{} is not of site {site}, and only its own events can be imported",
-                record.subject
-            );
-            return Err(of_record(message));
+    let imported = import::run(bus, site, records(path)?).await;
+    let imported = imported.map_err(|error| match error {
+        import::Error::Bus(error) => Failure::Bus(error),
+        import::Error::NoSource => {
+            Failure::other(error.to_string(), "roadcall topology apply makes it")
         }
-        let outgoing = record.outgoing().map_err(of_record)?;
-        if there.contains(&outgoing.msg_id) {
-            skipped += 1;
-            continue;
-        }
-        part.push(outgoing);
-        if part.len() == PAGE {
-            imported += put(bus, std::mem::take(&mut part)).await?;
-        }
-    }
-    imported += put(bus, part).await?;
-    print_json(&json!({ "imported": imported, "skipped": skipped }))?;
+        import::Error::NotTaken(_) => Failure::other(
+            error.to_string(),
+            "see roadcall archive info and roadcall check, then import the same file again",
+        ),
+        import::Error::Record(..) => file_error(path, error),
+    })?;
+    print_json(&serde_json::to_value(imported).unwrap_or(Value::Null))?;
     Ok(ExitCode::SUCCESS)
-}
-
-async fn put(bus: &JetStream, part: Vec<Outgoing>) -> Result<u64, Failure> {
-    let published = bus.publish(part).await;
-    match published.stopped {
-        Some(error) => Err(error.into()),
-        None => Ok(published.acks.len() as u64),
-    }
 }

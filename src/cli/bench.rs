@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::output::{print_json, print_rows, say};
 use super::run::broker_options;
 use crate::config::Config;
-use crate::node::bench::{self, Options, Report};
+use crate::node::bench::{self, Options, Report, replays};
 
 /// The broker's own default, and ours.
 const SYNC_MODES: [&str; 2] = ["2m", "always"];
@@ -37,6 +37,12 @@ pub(super) struct Bench {
     /// Incidents to drive from breakdown to arrival afterwards, as `roadcall demo` does, 40 at once.
     #[arg(long, default_value_t = 0)]
     incidents: u32,
+    /// Measure nothing but how long a replay takes to bring its first event, from a small archive and from a large one.
+    #[arg(long)]
+    replay: bool,
+    /// Events in the large archive of --replay; the small one has 1000.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(2_000..))]
+    archive: u64,
 }
 
 /// So many times faster than it was recorded is the drive of an incident: as fast as its times of whole milliseconds
@@ -67,6 +73,9 @@ impl Bench {
                 "leave them out for 50000 and 10000",
             ));
         }
+        if self.replay {
+            return self.replays(connection).await;
+        }
         for sync_mode in SYNC_MODES {
             let mut runs = Vec::new();
             for round in 1..=self.rounds {
@@ -93,6 +102,52 @@ impl Bench {
                 incidents.as_ref().map_or(Ok(()), print_incidents)?;
             }
         }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// On a broker that syncs as ours do: an archive is read alike on any.
+    async fn replays(&self, connection: &Connection) -> Result<ExitCode, Failure> {
+        let measure = async |config: Config| {
+            replays::run(&config, self.archive, self.size, |step| eprintln!("{step}"))
+                .await
+                .map_err(|error| Failure::other(error.to_string(), ""))
+        };
+        let report = on_a_broker(SYNC_MODES[1], measure).await?;
+        if connection.json {
+            let mut document = serde_json::to_value(&report).unwrap_or_default();
+            document["syncMode"] = json!(SYNC_MODES[1]);
+            print_json(&document)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let rows: Vec<_> = report
+            .replay
+            .iter()
+            .map(|one| {
+                json!({
+                    "archived": one.archived, "from first": one.from_first_ms, "from last": one.from_last_ms,
+                    "from time": one.from_time_ms, "late entity": one.late_entity_ms,
+                    "late pattern": one.late_pattern_ms,
+                })
+            })
+            .collect();
+        say(format_args!(
+            "milliseconds from replay start to the first event that is handled"
+        ))?;
+        let columns = [
+            "archived",
+            "from first",
+            "from last",
+            "from time",
+            "late entity",
+            "late pattern",
+        ];
+        print_rows(connection, &json!(rows), &columns)?;
+        let ratio = &report.ratio;
+        say(format_args!(
+            "large over small, 1 is the aim: from first {}, from last {}, from time {}, late entity {}; handled live a \
+             second, last tenth of the large archive over the first: {}",
+            ratio.from_first, ratio.from_last, ratio.from_time, ratio.late_entity, ratio.live
+        ))?;
         Ok(ExitCode::SUCCESS)
     }
 

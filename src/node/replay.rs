@@ -351,7 +351,13 @@ impl<B: Bus> Replays<B> {
             None => {
                 let page = self
                     .bus
-                    .read(EVENTS, &self.widest_filter(), from, limit, false)
+                    .read(
+                        EVENTS,
+                        &self.widest_filter(&running.job),
+                        from,
+                        limit,
+                        false,
+                    )
                     .await?;
                 let next = page.last().map_or(to, |last| last.seq) + 1;
                 (page, next.min(to + 1))
@@ -379,11 +385,15 @@ impl<B: Bus> Replays<B> {
     }
 
     /// The queue's own filter where it has one; else everything, and what is not for it is passed over here: a direct get
-    /// takes one filter.
-    fn widest_filter(&self) -> String {
-        match self.filters().as_slice() {
-            [only] => only.clone(),
-            _ => "roadcall.>".to_owned(),
+    /// takes one filter. An entity is part of it, so that the server finds its events, however late in the archive.
+    fn widest_filter(&self, job: &Job) -> String {
+        match (self.filters().as_slice(), &job.entity) {
+            ([only], Some(entity)) if only.ends_with(".*") => {
+                format!("{}{entity}", only.trim_end_matches('*'))
+            }
+            (_, Some(entity)) => format!("roadcall.*.*.*.{entity}"),
+            ([only], None) => only.clone(),
+            (_, None) => "roadcall.>".to_owned(),
         }
     }
 

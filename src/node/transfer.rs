@@ -111,22 +111,26 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
         .flatten()
 }
 
-/// Ids of everything in the archive.
+/// Gives `note` the message id of everything that `stream` holds from `from` on; returns where to read on later.
 ///
 /// # Errors
 /// Any bus error.
-pub async fn ids<B: Bus>(bus: &B) -> Result<HashSet<String>, bus::Error> {
-    let (mut ids, mut from) = (HashSet::new(), 1);
+pub async fn each_id<B: Bus>(
+    bus: &B,
+    stream: &str,
+    mut from: u64,
+    mut note: impl FnMut(&str),
+) -> Result<u64, bus::Error> {
     loop {
-        let page = bus.read(EVENTS, "roadcall.>", from, PAGE, true).await?;
+        let page = bus.read(stream, ">", from, PAGE, true).await?;
         let Some(last) = page.last() else {
-            return Ok(ids);
+            return Ok(from);
         };
         from = last.seq + 1;
-        let found = page
+        let ids = page
             .iter()
             .filter_map(|stored| stored.headers.get("Nats-Msg-Id"));
-        ids.extend(found.map(str::to_owned));
+        ids.for_each(&mut note);
     }
 }
 

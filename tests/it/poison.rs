@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::support::counting::{
     Fate, Log, QUEUE, accounted, effects, event, event_id, start, tally,
 };
-use crate::support::{Site, connect, eventually, eventually_within, site, size};
+use crate::support::{Site, connect, eventually, eventually_within, site, sized};
 use roadcall::bus::jetstream::JetStream;
 use roadcall::bus::{Bus, Outgoing};
 use roadcall::config::Config;
@@ -114,7 +114,7 @@ fn free(count: u64, keys: u64) -> (Vec<u64>, u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn good_events_are_handled_poison_is_in_letters_and_no_entity_waits_for_another() {
-    let (count, site) = (size(3_000, 100_000), site().await);
+    let (count, site) = (sized(3_000, 100_000), site().await);
     // No common divisor with 100, or the same entities would have all the poison.
     let keys = count / 10 + 7;
     let state: PathBuf = site.dir.path().join("state");
@@ -194,7 +194,7 @@ async fn good_events_are_handled_poison_is_in_letters_and_no_entity_waits_for_an
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_incidents_events_keep_their_order_through_every_retry() {
-    let (incidents, site) = (size(40, 4_000), site().await);
+    let (incidents, site) = (sized(40, 4_000), site().await);
     let state = site.dir.path().join("state");
     let database = state.join("vendor.db");
     let log = Log::default();

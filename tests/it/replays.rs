@@ -1,106 +1,19 @@
 //! Replays and redrives on a real nats-server: a whole node with the audit role, and in the place of the vendor role one that
 //! notes each run of its handler, calls outside, and can be made ill.
 
-use std::path::{Path, PathBuf};
-
 use serde_json::{Value, json};
 
 use crate::support::counting::{Fate, QUEUE, event};
+use crate::support::noting::{self, Noting, Run};
 use crate::support::{Site, connect, eventually, site};
 use roadcall::bus::jetstream::JetStream;
 use roadcall::bus::{Bus, EVENTS, Headers, Outgoing, REPLAYS_STREAM};
 use roadcall::config::Config;
-use roadcall::event::{Count1, Known, NonNegative, Rate, RatingAverage, VendorMetricsUpdated};
 use roadcall::node::clock::Clock;
 use roadcall::node::letter::{self, Letter};
 use roadcall::node::registry;
 use roadcall::node::run::Node;
-use roadcall::role::permission::{Permission, Scope};
-use roadcall::role::{Command, CommandSpec, HandlerError, Input, Mode, NoBody, Role, RoleName};
-use roadcall::store::{EffectCall, EffectClass, Tx, params};
-
-/// One run of the handler.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Run {
-    n: u64,
-    replay: bool,
-}
-
-/// Notes, emits, and calls outside, for each event. While there is a file `ill`, events of [`Fate::Contradicts`] fail.
-struct Noting {
-    dir: PathBuf,
-}
-
-impl Role for Noting {
-    fn name(&self) -> RoleName {
-        RoleName::Vendor
-    }
-
-    fn migrations(&self) -> &'static [&'static str] {
-        &[
-            "CREATE TABLE run (ordinal INTEGER PRIMARY KEY AUTOINCREMENT, n INTEGER NOT NULL, replay INTEGER NOT NULL);
-           CREATE TABLE called (key TEXT NOT NULL);",
-        ]
-    }
-
-    fn commands(&self) -> &'static [CommandSpec] {
-        const COMMANDS: &[CommandSpec] = &[CommandSpec::new::<NoBody>(
-            "test.none",
-            Permission::AdminOps,
-            false,
-        )];
-        COMMANDS
-    }
-
-    fn scope(&self, _: &Tx<'_>, _: &Command) -> Result<Scope, HandlerError> {
-        Ok(Scope::Open)
-    }
-
-    fn handle(&mut self, tx: &mut Tx<'_>, input: &Input) -> Result<(), HandlerError> {
-        match input {
-            Input::Event(received) => {
-                let Some(Known::IncidentRated(rated)) = received.event.known() else {
-                    return Ok(());
-                };
-                let n = rated.driver_id.uuid().as_u128() as i64;
-                if rated.stars.get() == 3 && self.dir.join("ill").exists() {
-                    return Err(HandlerError::Permanent(
-                        roadcall::event::DeadReason::Conflict,
-                        "ill".to_owned(),
-                    ));
-                }
-                let replay = received.mode == Mode::Replay;
-                tx.execute(
-                    "INSERT INTO run (n, replay) VALUES (?1, ?2)",
-                    params![n, replay],
-                )?;
-                tx.emit(&VendorMetricsUpdated {
-                    vendor_id: rated.vendor_id,
-                    rating_average: RatingAverage::new(5.0).expect("in range"),
-                    rating_count: 1,
-                    acceptance_rate: Rate::new(1.0).expect("in range"),
-                    avg_response_seconds: NonNegative::new(1.0).expect("in range"),
-                    completion_rate: Rate::new(1.0).expect("in range"),
-                    total_jobs: 1,
-                    metrics_version: Count1::new(1).expect("in range"),
-                })?;
-                let key = tx.new_id().to_string();
-                Ok(tx.effect(EffectCall {
-                    key,
-                    kind: "call".to_owned(),
-                    class: EffectClass::External,
-                    request: Value::Null,
-                    secret: None,
-                })?)
-            }
-            Input::Effect(result) => {
-                tx.execute("INSERT INTO called (key) VALUES (?1)", params![result.key])?;
-                Ok(())
-            }
-            Input::Command(_) | Input::Timer(_) => Ok(()),
-        }
-    }
-}
+use roadcall::role::{Role, RoleName};
 
 /// Runs `roles` on the site; the shipped ones but for the vendor role.
 async fn node(site: &Site, roles: &[RoleName]) -> Node {
@@ -109,7 +22,7 @@ async fn node(site: &Site, roles: &[RoleName]) -> Node {
     config.bus.url.clone_from(&site.broker.url);
     let dir = site.dir.path().to_owned();
     let build = move |config: &Config, name: RoleName| match name {
-        RoleName::Vendor => Some(Box::new(Noting { dir: dir.clone() }) as Box<dyn Role>),
+        RoleName::Vendor => Some(Box::new(Noting::loud(&dir)) as Box<dyn Role>),
         other => registry::build(config, other),
     };
     let bus = connect(site).await;
@@ -132,26 +45,12 @@ fn rated(numbers: std::ops::Range<u64>, fate: Fate) -> Vec<Outgoing> {
     numbers.map(|n| event(n, n % 7, fate, now)).collect()
 }
 
-fn select<T>(dir: &Path, sql: &str, map: impl Fn(&rusqlite::Row<'_>) -> T) -> Vec<T> {
-    let database = dir.join("state/vendor.db");
-    let connection = rusqlite::Connection::open(database).expect("opened");
-    let mut statement = connection.prepare(sql).expect("prepared");
-    let rows = statement
-        .query_map((), |row| Ok(map(row)))
-        .expect("queried");
-    rows.map(|row| row.expect("a row")).collect()
-}
-
 fn runs(site: &Site) -> Vec<Run> {
-    let sql = "SELECT n, replay FROM run ORDER BY ordinal";
-    select(site.dir.path(), sql, |row| Run {
-        n: row.get::<_, i64>(0).expect("a number").unsigned_abs(),
-        replay: row.get(1).expect("a flag"),
-    })
+    noting::runs(site.dir.path())
 }
 
 fn calls(site: &Site) -> usize {
-    select(site.dir.path(), "SELECT key FROM called", |_| ()).len()
+    noting::calls(site.dir.path())
 }
 
 async fn ran(site: &Site, count: usize) {

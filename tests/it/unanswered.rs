@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::counting::{
     Fate, Log, QUEUE, accounted, effects, event, roadcall, start, tally,
 };
-use crate::support::{Site, connect, eventually, eventually_within, site, size};
+use crate::support::{Site, connect, eventually, eventually_within, site, sized};
 use roadcall::bus::jetstream::JetStream;
 use roadcall::bus::{Bus, DLQ, EVENTS};
 use roadcall::config::Config;
@@ -65,7 +65,7 @@ async fn stop(node: Node) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_foreign_reader_never_answered_has_one_letter_each_and_is_handled_once() {
-    let (count, site) = (size(400, 10_000), site().await);
+    let (count, site) = (sized(400, 10_000), site().await);
     let config = config(&site, count);
     let state = config.site.state_dir.clone();
     let database = state.join("vendor.db");

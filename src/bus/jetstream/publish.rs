@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::JetStream;
 use crate::bus::{
-    ATOMIC_BATCH_MAX, Error, Outgoing, PubAck, Published, stream_of_subject as stream_of,
+    ATOMIC_BATCH_MAX, CARRY, EVENTS, Error, Outgoing, PubAck, Published,
+    stream_of_subject as stream_of,
 };
 
 /// A batch holds an id that the dedup window knows (BROKER 7): its messages go one by one.
@@ -53,7 +54,7 @@ impl JetStream {
             messages.chunk_by(|one, next| stream_of(&one.subject) == stream_of(&next.subject))
         {
             // Letters carry expectations that a batch can't, and are rare.
-            let events = stream_of(&part[0].subject) == crate::bus::EVENTS;
+            let events = matches!(stream_of(&part[0].subject), EVENTS | CARRY);
             if batches && events && part.len() >= BATCH_MIN {
                 self.publish_batches(part, acks).await?;
             } else {

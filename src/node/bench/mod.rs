@@ -6,6 +6,7 @@
 
 mod pipeline;
 mod raw;
+pub mod replays;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{BACKLOG, Error, Options, database, entity, message, per_second, site};
 use crate::bus::jetstream::Form;
 use crate::bus::jetstream::raw::{Raw, RawDelivery, RawMessage};
-use crate::event::{Base, Event, IncidentRated, RatedBy, Stars, Ts, ids};
+use crate::event::{Base, Event, Id, IncidentRated, RatedBy, Stars, Ts, ids};
 use crate::node::clock::Clock;
 use crate::store::raw::{RawRow, RawStore};
 
@@ -45,8 +45,13 @@ pub(super) async fn publish(raw: &Raw, options: &Options) -> Result<(u64, u64), 
     Ok((singly, per_second(options.events, began.elapsed())))
 }
 
-fn rated(n: u64, now: Ts) -> Event {
-    let incident_id = entity(n);
+/// Event `n` of the backlog.
+pub(super) fn rated(n: u64, now: Ts) -> Event {
+    rated_about(n, entity(n), now)
+}
+
+/// Event `n` about this incident.
+pub(super) fn rated_about(n: u64, incident_id: Id, now: Ts) -> Event {
     let detail = IncidentRated {
         incident_id,
         driver_id: incident_id,

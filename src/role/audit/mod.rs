@@ -52,7 +52,7 @@ impl Role for AuditRole {
             command::<dlq::Purge>("dlq.purge", true),
             command::<rule::Named>("rule.enable", true),
             command::<rule::Named>("rule.disable", true),
-            command::<publish::Body>("event.publish", true),
+            command::<publish::Publish>("event.publish", true),
         ];
         COMMANDS
     }

@@ -1,6 +1,7 @@
 //! `event.publish`: events of producers outside, published with the promise that a role's own have: what was accepted is in the
 //! outbox. A batch succeeds entry by entry, and all that it accepts is one commit.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -17,9 +18,9 @@ const RECOGNISED_MS: i64 = 90 * 24 * 3_600_000;
 /// Rows past that time that one command clears away.
 const CLEARED_MAX: i64 = 2000;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Publish {
+pub(super) struct Publish {
     entries: Vec<Value>,
     #[serde(rename = "clientRequestId")]
     _client_request_id: Option<String>,

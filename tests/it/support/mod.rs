@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod counting;
+pub mod noting;
 pub mod processes;
 pub mod reference;
 pub mod schema;
@@ -115,12 +116,24 @@ where
     panic!("{what} did not happen");
 }
 
-/// How much work a test does: `some` as a rule, `all` where `ROADCALL_FULL` is set.
-pub fn size(some: u64, all: u64) -> u64 {
-    if std::env::var_os("ROADCALL_FULL").is_some() {
-        all
-    } else {
-        some
+/// Waits until `count` is `wanted`, for as long as it grows.
+pub async fn grows_to(what: &str, wanted: u64, count: impl AsyncFn() -> u64) {
+    let mut last = count().await;
+    while last < wanted {
+        last = eventually(what, || async {
+            let now = count().await;
+            (now > last).then_some(now)
+        })
+        .await;
+    }
+    assert_eq!(last, wanted, "{what}");
+}
+
+/// `full` in the long form, which `ROADCALL_FULL=1` asks for, else `short`.
+pub fn sized(short: u64, full: u64) -> u64 {
+    match std::env::var("ROADCALL_FULL").as_deref() {
+        Ok("1") => full,
+        _ => short,
     }
 }
 

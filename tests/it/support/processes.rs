@@ -86,13 +86,18 @@ impl Processes {
     /// Waits until every role has said that it is ready: before, nobody answers its commands.
     pub async fn ready(&self) {
         for role in ROLES {
-            let log = self.dir.path().join(format!("{role}.log"));
-            eventually("the roles to be ready", || async {
-                let text = std::fs::read_to_string(&log).ok()?;
-                text.contains(r#""message":"ready""#).then_some(())
-            })
-            .await;
+            self.role_ready(role).await;
         }
+    }
+
+    /// Waits until this role has said so.
+    pub async fn role_ready(&self, role: &str) {
+        let log = self.dir.path().join(format!("{role}.log"));
+        eventually("the roles to be ready", || async {
+            let text = std::fs::read_to_string(&log).ok()?;
+            text.contains(r#""message":"ready""#).then_some(())
+        })
+        .await;
     }
 
     /// `roadcall topology apply --yes`, as soon as the broker answers.
