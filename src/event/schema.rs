@@ -1,5 +1,7 @@
 //! JSON Schemas out of the catalogue (DESIGN 5): for producers that are not Roadcall, for raw publishing, for the tests.
 
+use std::collections::BTreeSet;
+
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value};
 
@@ -45,4 +47,19 @@ pub fn schema(row: &EventType, version: &Version) -> Value {
 
 fn scalar<T: JsonSchema>() -> Value {
     T::json_schema(&mut SchemaGenerator::default()).to_value()
+}
+
+/// Names of the fields that a type's detail may have, in any version that is read.
+#[must_use]
+pub fn fields(row: &EventType) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for version in row.versions {
+        let schema = schema(row, version);
+        let parts = schema["properties"]["detail"]["allOf"].as_array();
+        for part in parts.into_iter().flatten() {
+            let properties = part["properties"].as_object();
+            names.extend(properties.into_iter().flat_map(Map::keys).cloned());
+        }
+    }
+    names
 }

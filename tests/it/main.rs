@@ -2,6 +2,7 @@
 
 mod advisories;
 mod archives;
+mod asyncapi;
 mod audits;
 mod codec;
 mod conformance;
@@ -10,6 +11,7 @@ mod death;
 mod effects;
 mod engine;
 mod explain;
+mod guide;
 mod patterns;
 mod processes;
 mod queues;

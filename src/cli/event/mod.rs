@@ -14,7 +14,7 @@ use super::client::connect;
 use super::failure::Failure;
 use super::output::{print_json, say};
 use crate::bus::{Bus, EVENTS, Stored};
-use crate::event::{Event, EventType, Id, catalogue, decode, lookup, schema, to_value};
+use crate::event::{Event, EventType, Id, asyncapi, catalogue, decode, lookup, schema, to_value};
 use crate::node::archive;
 use crate::routing::pattern::Pattern;
 
@@ -59,6 +59,8 @@ pub(super) enum EventVerb {
         #[arg(long)]
         version: Option<String>,
     },
+    /// Print the catalogue as an AsyncAPI 3.0 document in YAML.
+    Asyncapi,
 }
 
 pub(super) async fn event(connection: &Connection, verb: EventVerb) -> Result<ExitCode, Failure> {
@@ -85,6 +87,17 @@ pub(super) async fn event(connection: &Connection, verb: EventVerb) -> Result<Ex
         }
         EventVerb::Catalog => {
             catalog(connection)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        EventVerb::Asyncapi => {
+            let document = asyncapi();
+            if connection.json {
+                print_json(&document)?;
+            } else {
+                let yaml = serde_saphyr::to_string(&document)
+                    .map_err(|error| Failure::other(format!("the document: {error}"), ""))?;
+                say(yaml.trim_end())?;
+            }
             Ok(ExitCode::SUCCESS)
         }
         EventVerb::Schema {

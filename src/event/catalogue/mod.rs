@@ -239,6 +239,9 @@ macro_rules! known {
         pub enum Known { $($name(Box<$name>)),+ }
 
         impl Known {
+            /// The name of every type.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
+
             /// The entity key.
             #[must_use]
             pub fn entity(&self) -> Key {

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use roadcall::event::{EventType, Version, catalogue, schema};
 
+pub use check::problem;
 pub use generate::anything;
 
 /// The schema of one event type.
@@ -20,7 +21,7 @@ pub use generate::anything;
 pub struct Schema {
     /// The type and its version.
     pub name: String,
-    row: &'static EventType,
+    pub row: &'static EventType,
     root: Arc<Value>,
 }
 
@@ -66,7 +67,11 @@ impl Schema {
 
     /// Of every version of every type that is read.
     pub fn all() -> impl Iterator<Item = Self> {
-        catalogue().flat_map(|row| row.versions.iter().map(move |version| Self::of(row, version)))
+        catalogue().flat_map(|row| {
+            row.versions
+                .iter()
+                .map(move |version| Self::of(row, version))
+        })
     }
 
     /// Why the schema forbids a message's body, if it does.
