@@ -3,7 +3,7 @@ SHELL := /bin/bash
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 BROKER := target/broker/nats-server
 
-.PHONY: broker python-client build demo test verify fmt clippy doc bench
+.PHONY: broker python-client asyncapi-parser asyncapi build demo test verify fmt clippy doc bench
 
 broker:
 	@scripts/fetch-broker
@@ -11,6 +11,15 @@ broker:
 # What the tests publish foreign events with.
 python-client:
 	@scripts/fetch-python-client
+
+# The official validator of what `roadcall event asyncapi` prints.
+asyncapi-parser:
+	@scripts/fetch-asyncapi-parser
+
+asyncapi: asyncapi-parser
+	cargo build --locked
+	target/debug/roadcall event asyncapi > target/asyncapi/roadcall.yaml
+	scripts/check-asyncapi target/asyncapi/roadcall.yaml
 
 # A static release binary with the broker in it. The explicit target keeps the flags from the proc-macros. In a static
 # binary the getrandom crate can't look libc's function up and would want /dev/random; told so, it asks the kernel.
@@ -24,7 +33,9 @@ build: broker
 demo: build
 	target/release/roadcall demo
 
+# The AsyncAPI parser is npm's. Where there is no npm, the tests check the document by themselves; `make asyncapi` gets Node, too.
 test: broker python-client
+	@{ command -v npm >/dev/null && scripts/fetch-asyncapi-parser; } || echo "no AsyncAPI parser: the document is checked by our own tests alone" >&2
 	cargo test --locked
 
 fmt:

@@ -21,7 +21,7 @@ use crate::node::archive;
 use crate::node::run::routes;
 use crate::node::switches;
 use crate::role::RoleName;
-use crate::routing::lint::lint;
+use crate::routing::lint::{Readers, lint};
 use crate::routing::pattern::Index;
 use crate::routing::{Routes, WhenOlder};
 
@@ -89,16 +89,18 @@ pub(super) async fn rule(connection: &Connection, verb: RuleVerb) -> Result<Exit
         RuleVerb::Test(test) => test.run(connection).await,
         RuleVerb::Match { pattern } => match_lines(&pattern),
         RuleVerb::Lint => {
-            let queues: Vec<&str> = topology_roles(&config)?
-                .into_iter()
-                .filter_map(RoleName::queue)
-                .collect();
-            let later: Vec<&str> = RoleName::ALL
-                .into_iter()
-                .filter(|role| !RoleName::BUILT.contains(role))
-                .filter_map(RoleName::queue)
-                .collect();
-            let findings = lint(&routes(&config)?, &queues, &later);
+            let here = topology_roles(&config)?;
+            let of = |wanted: &dyn Fn(&RoleName) -> bool| {
+                let roles = RoleName::ALL.into_iter().filter(|role| wanted(role));
+                roles.filter_map(RoleName::queue).collect()
+            };
+            let built = |role: &RoleName| RoleName::BUILT.contains(role);
+            let readers = Readers {
+                here: of(&|role| here.contains(role)),
+                elsewhere: of(&|role| built(role) && !here.contains(role)),
+                later: of(&|role| !built(role) && !here.contains(role)),
+            };
+            let findings = lint(&routes(&config)?, &readers);
             let found = !findings.is_empty();
             let rows = serde_json::to_value(findings).unwrap_or(Value::Null);
             print_rows(connection, &rows, &["subject", "finding"])?;

@@ -1,11 +1,10 @@
 //! Bytes to events and back: JSON and CBOR, the size limit, and every rule that a foreign event must keep (DESIGN 5,
 //! DOMAIN 3.4). Any bytes give an event or a [`DecodeError`] that names the field.
 
-use schemars::{JsonSchema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::catalogue::{EventType, Known, lookup};
+use super::catalogue::{EventType, Known, Version, lookup};
 use super::envelope::Event;
 use super::lists::{DeadReason, Source};
 use super::subject::Subject;
@@ -71,7 +70,7 @@ pub enum DecodeError {
         detail_type: String,
         /// The event's version.
         found: String,
-        /// Ours.
+        /// Our newest.
         known: &'static str,
     },
 }
@@ -330,8 +329,7 @@ fn field_of<T: for<'de> Deserialize<'de>>(detail: &Value, name: &str) -> Result<
 
 fn read_known(row: &'static EventType, detail: &Value) -> Result<Known, DecodeError> {
     let version: String = field_of(detail, "version")?;
-    check_version(row, &version)?;
-    (row.parse)(detail).map_err(|error| {
+    (readable(row, &version)?.parse)(detail).map_err(|error| {
         let path = error.path().to_string();
         let text = error.inner().to_string();
         // serde names a missing field only in its sentence: "missing field `x`".
@@ -349,7 +347,8 @@ fn read_known(row: &'static EventType, detail: &Value) -> Result<Known, DecodeEr
     })
 }
 
-fn check_version(row: &'static EventType, version: &str) -> Result<(), DecodeError> {
+/// How an event of this version is read: as the version of the catalogue that has its major number (DOMAIN 3.4).
+fn readable(row: &'static EventType, version: &str) -> Result<&'static Version, DecodeError> {
     let number = |text: &str| {
         let digits = (1..=9).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
         let plain = digits && (text == "0" || !text.starts_with('0'));
@@ -364,15 +363,12 @@ fn check_version(row: &'static EventType, version: &str) -> Result<(), DecodeErr
             "is not of the form major.minor",
         ));
     };
-    let known_major = row.version.split('.').next().and_then(number);
-    if known_major == Some(major) {
-        return Ok(());
-    }
-    Err(DecodeError::UnsupportedVersion {
-        detail_type: row.detail_type.to_owned(),
-        found: version.to_owned(),
-        known: row.version,
-    })
+    row.of_major(major)
+        .ok_or_else(|| DecodeError::UnsupportedVersion {
+            detail_type: row.detail_type.to_owned(),
+            found: version.to_owned(),
+            known: row.newest(),
+        })
 }
 
 fn check_against_subject(event: &Event, subject: &Subject) -> Result<(), DecodeError> {
@@ -436,49 +432,6 @@ pub fn validate(
     })?;
     let known = read_known(row, &Value::Object(detail.clone()))?;
     Ok((row.source, known.entity()))
-}
-
-/// JSON Schema (2020-12) of the whole envelope for a detail-type.
-#[must_use]
-pub fn schema(detail_type: &str) -> Option<Value> {
-    let row = lookup(detail_type)?;
-    let mut detail = (row.schema)().to_value();
-    let definitions = detail
-        .as_object_mut()
-        .and_then(|object| object.remove("$defs"))
-        .unwrap_or_else(|| Value::Object(Map::new()));
-    if let Some(object) = detail.as_object_mut() {
-        object.remove("$schema");
-    }
-    let (id, time, site) = (scalar::<Id>(), scalar::<Ts>(), scalar::<Site>());
-    let major = row.version.split('.').next().unwrap_or_default();
-    let version = format!("^{major}\\.(0|[1-9][0-9]{{0,8}})$");
-    let base = serde_json::json!({
-        "type": "object", "required": ["eventId", "timestamp", "version"],
-        "properties": {
-            "eventId": id, "timestamp": time, "version": { "type": "string", "pattern": version },
-            "metadata": { "type": "object", "additionalProperties": { "type": "string" } }
-        }
-    });
-    Some(serde_json::json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": row.detail_type, "description": row.when, "type": "object",
-        "required": ["id", "source", "detail-type", "time", "detail"],
-        "properties": {
-            "id": id,
-            "source": { "const": row.source.as_str() },
-            "detail-type": { "const": row.detail_type },
-            "time": time, "site": site, "home": site,
-            "resources": { "type": "array", "items": { "type": "string" } },
-            "cause": id, "correlation": id,
-            "detail": { "allOf": [base, detail] }
-        },
-        "$defs": definitions
-    }))
-}
-
-fn scalar<T: JsonSchema>() -> Value {
-    T::json_schema(&mut SchemaGenerator::default()).to_value()
 }
 
 /// Id, source and detail-type as far as they can be read from a body that is no event; each at most 64 characters.

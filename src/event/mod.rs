@@ -1,8 +1,9 @@
 //! Events: envelope, ids, subject grammar, catalogue and codec (DESIGN 5, DOMAIN 3). A leaf that everyone may use.
 //!
 //! In reading order: `types` and `lists` (the words), [`geo`], `personal`, `strict` (how a value is read), [`mod@catalogue`] (every event type),
-//! `envelope`, `subject`, [`ids`], `codec`.
+//! `envelope`, `subject`, [`ids`], `codec`, and what tells others of it all: `schema`, `asyncapi`.
 
+mod asyncapi;
 pub mod catalogue;
 mod codec;
 mod envelope;
@@ -10,15 +11,18 @@ pub mod geo;
 pub mod ids;
 mod lists;
 mod personal;
+mod schema;
 mod strict;
 mod subject;
 mod types;
 
+pub use asyncapi::asyncapi;
 pub use catalogue::*;
 pub use codec::*;
 pub use envelope::{Base, Event};
 pub use geo::{Fix, Place, Point};
 pub use lists::*;
 pub use personal::{Personal, Sealed};
+pub use schema::{fields, schema};
 pub use subject::Subject;
 pub use types::*;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::{Routes, Rule};
-use crate::event::{Source, catalogue};
+use crate::event::{Source, catalogue, fields};
 
 /// Something to look at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -30,10 +30,21 @@ const ENVELOPE: [&str; 10] = [
     "detail",
 ];
 
-/// Looks the rules over. `queues` are those that the site's roles read; rules for queues of `later`, whose roles this build
-/// does not have, are not judged by that.
+/// Who reads which queue.
+#[derive(Debug, Clone, Default)]
+pub struct Readers<'q> {
+    /// Queues that the site's roles read.
+    pub here: Vec<&'q str>,
+    /// Queues of roles that this build has and the site does not run.
+    pub elsewhere: Vec<&'q str>,
+    /// Queues whose roles this build does not have: rules for them are not judged by their readers.
+    pub later: Vec<&'q str>,
+}
+
+/// Looks the rules over.
 #[must_use]
-pub fn lint(routes: &Routes, queues: &[&str], later: &[&str]) -> Vec<Finding> {
+pub fn lint(routes: &Routes, readers: &Readers<'_>) -> Vec<Finding> {
+    let queues = &readers.here;
     let mut findings = Vec::new();
     let mut find = |subject: &str, finding: String| {
         findings.push(Finding {
@@ -62,12 +73,23 @@ pub fn lint(routes: &Routes, queues: &[&str], later: &[&str]) -> Vec<Finding> {
                 format!("asks for the field '{field}', which no event of ours has"),
             );
         }
+        for field in unheard_of(rule) {
+            find(
+                &rule.name,
+                format!("asks for the field 'detail.{field}', which no event has that it looks at"),
+            );
+        }
         for queue in rule.targets.iter().map(|target| target.queue.as_str()) {
-            let known = queues.contains(&queue) || later.contains(&queue);
-            if !known && rule.targets.len() == 1 {
+            let among = |names: &[&str]| names.contains(&queue);
+            if among(&readers.elsewhere) && rule.targets.len() == 1 {
                 find(
                     &rule.name,
                     format!("brings events to {queue}, which no role of this site reads"),
+                );
+            } else if !among(queues) && !among(&readers.elsewhere) && !among(&readers.later) {
+                find(
+                    &rule.name,
+                    format!("brings events to {queue}, which no role reads at all"),
                 );
             }
         }
@@ -109,31 +131,53 @@ fn unknown_fields(rule: &Rule) -> BTreeSet<String> {
         .collect()
 }
 
+/// Fields that a rule asks the detail for and that no type of the catalogue has which the rule admits.
+fn unheard_of(rule: &Rule) -> BTreeSet<String> {
+    let Some(asked) = rule.pattern.text()["detail"].as_object().cloned() else {
+        return BTreeSet::new();
+    };
+    let admitted: Vec<BTreeSet<String>> = catalogue()
+        .filter(|row| rule.pattern.admits(row.source, row.detail_type))
+        .map(fields)
+        .collect();
+    let first = |name: &String| name.split('.').next().unwrap_or(name).to_owned();
+    let names = asked.keys().filter(|name| *name != "$or").map(first);
+    // Where it admits no type, that is the finding.
+    names
+        .filter(|name| !admitted.is_empty() && !admitted.iter().any(|has| has.contains(name)))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SITE: [&str; 2] = ["match-queue", "audit-queue"];
+    fn readers() -> Readers<'static> {
+        Readers {
+            here: vec!["match-queue", "audit-queue"],
+            elsewhere: vec!["kb-queue"],
+            later: vec!["reporting-queue"],
+        }
+    }
 
     fn of(rules: &str) -> Vec<Finding> {
         let all = "[[rule]]\nname = 'all'\npattern = { source = [{ prefix = 'roadcall.' }] }\ntargets = [{ queue = 'audit-queue' }]\n";
         lint(
             &Routes::parse(&format!("{all}{rules}")).expect("valid"),
-            &SITE,
-            &["reporting-queue"],
+            &readers(),
         )
     }
 
     #[test]
     fn good_rules_have_no_findings() {
         assert_eq!(of(""), []);
-        let queues: Vec<String> = Routes::shipped()
-            .queues()
-            .into_iter()
-            .map(str::to_owned)
-            .collect();
-        let queues: Vec<&str> = queues.iter().map(String::as_str).collect();
-        assert_eq!(lint(&Routes::shipped(), &queues, &[]), []);
+        let shipped = Routes::shipped();
+        let here = shipped.queues().into_iter().collect();
+        let readers = Readers {
+            here,
+            ..Readers::default()
+        };
+        assert_eq!(lint(&shipped, &readers), []);
     }
 
     #[test]
@@ -169,17 +213,23 @@ mod tests {
                 "kb-queue",
                 "which no role of this site reads",
             ),
+            (
+                "{ source = ['roadcall.match'] }",
+                "macth-queue",
+                "which no role reads at all",
+            ),
+            (
+                "{ source = ['roadcall.match'], detail = { incidentTpye = ['tire'], offerId = [{ exists = true }] } }",
+                "match-queue",
+                "asks for the field 'detail.incidentTpye'",
+            ),
         ] {
             let findings = of(&rule(pattern, queue));
             assert_eq!(findings.len(), 1, "{findings:?}");
             assert!(findings[0].finding.contains(says), "{findings:?}");
         }
         let lonely = "[[rule]]\nname = 'r'\npattern = { source = ['roadcall.match'] }\ntargets = [{ queue = 'match-queue' }]\n";
-        let findings = lint(
-            &Routes::parse(lonely).expect("valid"),
-            &SITE,
-            &["reporting-queue"],
-        );
+        let findings = lint(&Routes::parse(lonely).expect("valid"), &readers());
         assert!(
             findings.iter().any(|one| one.subject == "IncidentCreated"),
             "{findings:?}"

@@ -34,6 +34,7 @@ pub use lookup::{Backlog, Record, Requested, Sought};
 pub use outbox::{OutboxRow, PublishedRun};
 pub use reader::Reader;
 pub use replay::{ReplayRow, ReplayState};
+pub use schema::engine_migrations;
 pub use timer::DueTimer;
 pub use tx::{Context, Origin, Reach, Tx, TxOutput};
 pub use waiting::{Attempt, WaitingRow, WaitingState};

@@ -116,6 +116,12 @@ CREATE TABLE replay (
 CREATE TABLE entity_sequence (entity TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
 "];
 
+/// The engine's own migrations, oldest first, for whoever checks that published ones stay as they are.
+#[must_use]
+pub fn engine_migrations() -> &'static [&'static str] {
+    ENGINE
+}
+
 /// `user_version` = engine migrations applied x 1000 + role migrations applied.
 const ENGINE_UNIT: usize = 1000;
 

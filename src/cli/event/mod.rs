@@ -14,7 +14,7 @@ use super::client::connect;
 use super::failure::Failure;
 use super::output::{print_json, say};
 use crate::bus::{Bus, EVENTS, Stored};
-use crate::event::{Event, Id, catalogue, decode, schema, to_value};
+use crate::event::{Event, EventType, Id, asyncapi, catalogue, decode, lookup, schema, to_value};
 use crate::node::archive;
 use crate::routing::pattern::Pattern;
 
@@ -55,7 +55,12 @@ pub(super) enum EventVerb {
     Schema {
         /// The detail-type.
         detail_type: String,
+        /// Of this version instead of the one that is written, like 1.0.
+        #[arg(long)]
+        version: Option<String>,
     },
+    /// Print the catalogue as an AsyncAPI 3.0 document in YAML.
+    Asyncapi,
 }
 
 pub(super) async fn event(connection: &Connection, verb: EventVerb) -> Result<ExitCode, Failure> {
@@ -84,17 +89,48 @@ pub(super) async fn event(connection: &Connection, verb: EventVerb) -> Result<Ex
             catalog(connection)?;
             Ok(ExitCode::SUCCESS)
         }
-        EventVerb::Schema { detail_type } => {
-            let schema = schema(&detail_type).ok_or_else(|| {
-                Failure::usage(
-                    &format!("no event is named '{detail_type}'"),
-                    "see roadcall event catalog",
-                )
-            })?;
-            print_json(&schema)?;
+        EventVerb::Asyncapi => {
+            let document = asyncapi();
+            if connection.json {
+                print_json(&document)?;
+            } else {
+                let yaml = serde_saphyr::to_string(&document)
+                    .map_err(|error| Failure::other(format!("the document: {error}"), ""))?;
+                say(yaml.trim_end())?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        EventVerb::Schema {
+            detail_type,
+            version,
+        } => {
+            print_json(&schema_of(&detail_type, version.as_deref())?)?;
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn schema_of(detail_type: &str, version: Option<&str>) -> Result<Value, Failure> {
+    let row = lookup(detail_type).ok_or_else(|| {
+        Failure::usage(
+            &format!("no event is named '{detail_type}'"),
+            "see roadcall event catalog",
+        )
+    })?;
+    let wanted = version.unwrap_or(row.version);
+    let found = row.versions.iter().find(|version| version.name == wanted);
+    let found = found.ok_or_else(|| {
+        Failure::usage(
+            &format!("--version: {detail_type} has no version '{wanted}'"),
+            &format!("there is {}", names(row).join(", ")),
+        )
+    })?;
+    Ok(schema(row, found))
+}
+
+/// The versions that are read, oldest first.
+fn names(row: &EventType) -> Vec<&'static str> {
+    row.versions.iter().map(|version| version.name).collect()
 }
 
 fn catalog(connection: &Connection) -> Result<(), Failure> {
@@ -108,7 +144,7 @@ fn catalog(connection: &Connection) -> Result<(), Failure> {
             queues.extend(["reporting-queue".to_owned(), "audit-queue".to_owned()]);
             json!({
                 "detailType": row.detail_type, "source": row.source, "version": row.version,
-                "entity": row.entity_field, "when": row.when, "queues": queues,
+                "versions": names(row), "entity": row.entity_field, "when": row.when, "queues": queues,
             })
         })
         .collect();
@@ -117,10 +153,11 @@ fn catalog(connection: &Connection) -> Result<(), Failure> {
     }
     for row in catalogue() {
         say(format_args!(
-            "{:24} {:20} {:4} {}",
+            "{:24} {:20} {:4} {:9} {}",
             row.detail_type,
             row.source.as_str(),
             row.version,
+            names(row).join(","),
             row.when
         ))?;
     }

@@ -89,8 +89,10 @@ impl Publish {
             .entry("timestamp")
             .or_insert_with(|| json!(now))
             .clone();
-        detail.entry("version").or_insert_with(|| json!("1.0"));
         if let Some(known) = lookup(&self.detail_type) {
+            detail
+                .entry("version")
+                .or_insert_with(|| json!(known.version));
             detail
                 .entry(known.entity_field)
                 .or_insert_with(|| json!(self.entity));

@@ -35,7 +35,8 @@ use serde_json::{Map, Value};
 use super::lists::Source;
 use super::types::Key;
 
-/// One event type's own fields; the envelope adds the base fields of DOMAIN 3.1.
+/// One event type's own fields; the envelope adds the base fields of DOMAIN 3.1. Of a type with several versions only the
+/// shape that is written has it, so nobody can emit another (DOMAIN 3.4: producers emit one version).
 pub trait Detail:
     Serialize + DeserializeOwned + JsonSchema + Clone + Debug + Send + Sync + 'static
 {
@@ -43,7 +44,7 @@ pub trait Detail:
     const DETAIL_TYPE: &'static str;
     /// `source`, fixed per type.
     const SOURCE: Source;
-    /// `detail.version`, `{major}.{minor}`.
+    /// `detail.version` that is written, `{major}.{minor}`.
     const VERSION: &'static str;
 
     /// The entity key: last token of the subject; order is kept per key.
@@ -60,44 +61,122 @@ pub struct EventType {
     pub detail_type: &'static str,
     /// `source`.
     pub source: Source,
-    /// Newest version that is read and the one that is written.
+    /// The version that is written.
     pub version: &'static str,
-    /// Name of the detail's field that is the entity key.
+    /// The versions that are read, oldest first; one of each major.
+    pub versions: &'static [Version],
+    /// Name of the detail's field that is the entity key; the same in every version, for it stands in the subject.
     pub entity_field: &'static str,
     /// When it is published, in words.
     pub when: &'static str,
     /// Queues it is routed to besides `reporting` and `audit`, which take every event (DOMAIN 3.3, column Queues).
     pub queues: &'static [&'static str],
-    pub(super) parse: fn(&Value) -> Result<Known, serde_path_to_error::Error<serde_json::Error>>,
+}
+
+impl EventType {
+    /// The newest version that is read: what readers see, whichever version came.
+    #[must_use]
+    pub fn newest(&self) -> &'static str {
+        // The macros give every row at least one version.
+        self.versions.last().map_or(self.version, |last| last.name)
+    }
+
+    /// How a version with this major number is read: every minor of it the same way (DOMAIN 3.4).
+    pub(super) fn of_major(&self, major: u32) -> Option<&'static Version> {
+        let found = self.versions.iter();
+        found.into_iter().find(|version| version.major() == major)
+    }
+}
+
+/// One version of an event type that is read (DOMAIN 3.4).
+#[derive(Debug, Clone, Copy)]
+pub struct Version {
+    /// `{major}.{minor}`.
+    pub name: &'static str,
+    pub(super) parse: Parse,
     pub(super) schema: fn() -> Schema,
 }
 
-/// Declares a family: for each event its struct, its [`Detail`] and its row.
+/// Reads a detail as its own version says and gives it as the newest one.
+type Parse = fn(&Value) -> Result<Known, serde_path_to_error::Error<serde_json::Error>>;
+
+impl Version {
+    /// The number before the point.
+    #[must_use]
+    pub fn major(&self) -> u32 {
+        let major = self.name.split('.').next().unwrap_or_default();
+        // A test holds every name of the catalogue to the form.
+        major.parse().unwrap_or_default()
+    }
+}
+
+/// Declares the fields of one version as a struct.
+macro_rules! shape {
+    ($entity:ident; $(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident : $type:ty),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+        #[serde(rename_all = "camelCase")]
+        #[allow(missing_docs)] // the fields are DOMAIN 3.3's own
+        pub struct $name { $($(#[$field_meta])* pub $field: $type),* }
+
+        impl $name {
+            /// The entity key.
+            #[must_use]
+            pub fn entity(&self) -> $crate::event::types::Key {
+                $crate::event::catalogue::entity_key(&self.$entity)
+            }
+        }
+    };
+}
+pub(super) use shape;
+
+/// Makes the shape that is written the type's [`Detail`].
+macro_rules! written {
+    ($known:ident as $shape:ident $version:expr, $source:expr) => {
+        impl $crate::event::catalogue::Detail for $shape {
+            const DETAIL_TYPE: &'static str = stringify!($known);
+            const SOURCE: $crate::event::lists::Source = $source;
+            const VERSION: &'static str = $version;
+
+            fn entity(&self) -> $crate::event::types::Key {
+                $shape::entity(self)
+            }
+
+            fn into_known(self) -> $crate::event::catalogue::Known {
+                $crate::event::catalogue::Known::$known(Box::new(self.into()))
+            }
+        }
+    };
+}
+pub(super) use written;
+
+/// One version that is read: strictly as its own shape, so that an error names a field that the event has, and then
+/// through the shape's `From` into the newest, which can't fail.
+macro_rules! readable {
+    ($known:ident as $shape:ident $version:expr) => {
+        $crate::event::catalogue::Version {
+            name: $version,
+            parse: |detail| {
+                serde_path_to_error::deserialize::<_, $shape>($crate::event::strict::Strict(detail))
+                    .map(|shape| $crate::event::catalogue::Known::$known(Box::new(shape.into())))
+            },
+            schema: || schemars::schema_for!($shape),
+        }
+    };
+}
+pub(super) use readable;
+
+/// Declares a family: for each event its struct, its [`Detail`] and its row. All of them are version 1.0 (DOMAIN 3.3).
 macro_rules! events {
     ($source:expr, $entity:ident = $entity_name:literal; $(
         #[doc = $when:literal]
         $name:ident [$($queue:literal)*] { $($(#[$field_meta:meta])* $field:ident : $type:ty),* $(,)? }
     )+) => {
         $(
-            #[doc = $when]
-            #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-            #[serde(rename_all = "camelCase")]
-            #[allow(missing_docs)] // the fields are DOMAIN 3.3's own
-            pub struct $name { $($(#[$field_meta])* pub $field: $type),* }
-
-            impl $crate::event::catalogue::Detail for $name {
-                const DETAIL_TYPE: &'static str = stringify!($name);
-                const SOURCE: $crate::event::lists::Source = $source;
-                const VERSION: &'static str = "1.0";
-
-                fn entity(&self) -> $crate::event::types::Key {
-                    $crate::event::catalogue::entity_key(&self.$entity)
-                }
-
-                fn into_known(self) -> $crate::event::catalogue::Known {
-                    $crate::event::catalogue::Known::$name(Box::new(self))
-                }
+            $crate::event::catalogue::shape! {
+                $entity; #[doc = $when] $name { $($(#[$field_meta])* $field: $type),* }
             }
+            $crate::event::catalogue::written!($name as $name "1.0", $source);
         )+
 
         /// The family's rows.
@@ -106,19 +185,44 @@ macro_rules! events {
                 detail_type: stringify!($name),
                 source: $source,
                 version: "1.0",
+                versions: &[$crate::event::catalogue::readable!($name as $name "1.0")],
                 entity_field: $entity_name,
                 when: $when,
                 queues: &[$($queue),*],
-                parse: |detail| {
-                    serde_path_to_error::deserialize::<_, $name>($crate::event::strict::Strict(detail))
-                        .map($crate::event::catalogue::Detail::into_known)
-                },
-                schema: || schemars::schema_for!($name),
             }
         ),+];
     };
 }
 pub(super) use events;
+
+/// Declares one event of which more than one version is read (docs/events.md, "A new version"): its shapes, oldest first, each
+/// older one with a `From` into the newest, which has the type's own name; and which of them is written.
+macro_rules! versioned {
+    ($source:expr, $entity:ident = $entity_name:literal; written = $written:ident $written_version:literal;
+        #[doc = $when:literal]
+        $known:ident [$($queue:literal)*]
+        $($version:literal $shape:ident { $($(#[$field_meta:meta])* $field:ident : $type:ty),* $(,)? })+
+    ) => {
+        $(
+            $crate::event::catalogue::shape! {
+                $entity; #[doc = $when] #[doc = concat!(", version ", $version)] $shape { $($(#[$field_meta])* $field: $type),* }
+            }
+        )+
+        $crate::event::catalogue::written!($known as $written $written_version, $source);
+
+        /// The event's row.
+        pub(super) const ROW: $crate::event::catalogue::EventType = $crate::event::catalogue::EventType {
+            detail_type: stringify!($known),
+            source: $source,
+            version: $written_version,
+            versions: &[$($crate::event::catalogue::readable!($known as $shape $version)),+],
+            entity_field: $entity_name,
+            when: $when,
+            queues: &[$($queue),*],
+        };
+    };
+}
+pub(super) use versioned;
 
 /// An entity field as a key. Ids, keys and configuration keys always fit.
 pub(super) fn entity_key(field: &impl ToString) -> Key {
@@ -135,6 +239,9 @@ macro_rules! known {
         pub enum Known { $($name(Box<$name>)),+ }
 
         impl Known {
+            /// The name of every type.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
+
             /// The entity key.
             #[must_use]
             pub fn entity(&self) -> Key {

@@ -359,7 +359,11 @@ impl Role for Noticing {
     }
 
     fn commands(&self) -> &'static [CommandSpec] {
-        const COMMANDS: &[CommandSpec] = &[CommandSpec::new::<NoBody>("bench.none", Permission::AdminOps, false)];
+        const COMMANDS: &[CommandSpec] = &[CommandSpec::new::<NoBody>(
+            "bench.none",
+            Permission::AdminOps,
+            false,
+        )];
         COMMANDS
     }
 

@@ -68,7 +68,11 @@ impl Role for Noting {
     }
 
     fn commands(&self) -> &'static [CommandSpec] {
-        const COMMANDS: &[CommandSpec] = &[CommandSpec::new::<NoBody>("test.none", Permission::AdminOps, false)];
+        const COMMANDS: &[CommandSpec] = &[CommandSpec::new::<NoBody>(
+            "test.none",
+            Permission::AdminOps,
+            false,
+        )];
         COMMANDS
     }
 

@@ -87,13 +87,13 @@ fn broken(
     }
 }
 
-/// What a `$ref` names.
+/// What a `$ref` names: a place in the same document.
 pub fn resolve<'r>(root: &'r Value, reference: &Value) -> &'r Value {
-    let name = reference
+    let pointer = reference
         .as_str()
-        .and_then(|text| text.strip_prefix("#/$defs/"));
-    let name = name.expect("every reference is to a definition");
-    root["$defs"].get(name).expect("a definition that is there")
+        .and_then(|text| text.strip_prefix('#'))
+        .expect("every reference is to a place in the document");
+    root.pointer(pointer).expect("a place that is there")
 }
 
 fn count(says: &Value) -> u64 {

@@ -11,14 +11,17 @@ use proptest::prelude::*;
 use proptest::strategy::BoxedStrategy;
 use serde_json::{Map, Value};
 
-use roadcall::event::{EventType, schema};
+use roadcall::event::{EventType, Version, catalogue, schema};
 
+pub use check::problem;
 pub use generate::anything;
 
 /// The schema of one event type.
 #[derive(Debug, Clone)]
 pub struct Schema {
-    row: &'static EventType,
+    /// The type and its version.
+    pub name: String,
+    pub row: &'static EventType,
     root: Arc<Value>,
 }
 
@@ -54,12 +57,21 @@ pub fn cbor(value: &Value) -> Vec<u8> {
 }
 
 impl Schema {
-    pub fn of(row: &'static EventType) -> Self {
-        let root = schema(row.detail_type).expect("the catalogue has a schema for each type");
+    pub fn of(row: &'static EventType, version: &Version) -> Self {
         Self {
             row,
-            root: Arc::new(root),
+            name: format!("{} {}", row.detail_type, version.name),
+            root: Arc::new(schema(row, version)),
         }
+    }
+
+    /// Of every version of every type that is read.
+    pub fn all() -> impl Iterator<Item = Self> {
+        catalogue().flat_map(|row| {
+            row.versions
+                .iter()
+                .map(move |version| Self::of(row, version))
+        })
     }
 
     /// Why the schema forbids a message's body, if it does.
