@@ -540,7 +540,7 @@ fn tests_wait_for_conditions_and_none_is_left_out() {
 fn nothing_names_a_machine_or_a_private_registry() {
     let mut files = Vec::new();
     for folder in [
-        "src", "tests", "benches", "config", "systemd", "scripts", ".ci",
+        "src", "tests", "benches", "config", "docs", "systemd", "scripts", ".ci",
     ] {
         walk(&root().join(folder), &mut files);
     }

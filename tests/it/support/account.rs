@@ -10,7 +10,14 @@ use super::{free_port, nats_server};
 fn services(site: &str, role: &str, service: &str, queue: &str) -> Vec<(String, bool)> {
     let one = |subject: String| (subject, false);
     let many = |subject: String| (subject, true);
-    let info = ["EVENTS", "ADVISORIES", "DLQ", "KV_REPLAYS", "KV_TOPOLOGY"];
+    let info = [
+        "EVENTS",
+        "ADVISORIES",
+        "CARRY",
+        "DLQ",
+        "KV_REPLAYS",
+        "KV_TOPOLOGY",
+    ];
     let mut services: Vec<(String, bool)> = info
         .iter()
         .map(|stream| one(format!("$JS.API.STREAM.INFO.{stream}")))
