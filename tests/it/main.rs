@@ -10,6 +10,7 @@ mod death;
 mod effects;
 mod engine;
 mod explain;
+mod letters;
 mod patterns;
 mod poison;
 mod processes;
