@@ -113,10 +113,7 @@ impl Chosen {
         let pattern = parse_pattern(self.pattern.as_deref())?;
         let mut letters = letter::of_queue(bus, &self.queue).await?;
         letters.retain(|letter| {
-            let event = letter
-                .payload
-                .as_deref()
-                .and_then(|text| serde_json::from_str::<Value>(text).ok());
+            let event = letter.event();
             let time = event
                 .as_ref()
                 .and_then(|event| event["time"].as_str()?.parse::<Ts>().ok());

@@ -208,7 +208,11 @@ pub fn from_value(subject: &str, value: &Value) -> Result<Event, DecodeError> {
     Ok(event)
 }
 
-fn parse(content_type: Option<&str>, body: &[u8]) -> Result<Map<String, Value>, DecodeError> {
+/// The map that bytes hold, whether or not it is an event. Without a content type it is taken for JSON.
+///
+/// # Errors
+/// [`DecodeError`] for `body` or `Content-Type`.
+pub fn parse(content_type: Option<&str>, body: &[u8]) -> Result<Map<String, Value>, DecodeError> {
     let invalid = |message: String| DecodeError::invalid("body", message);
     let value: Value = match content_type.map(|text| text.split(';').next().unwrap_or(text).trim())
     {

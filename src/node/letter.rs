@@ -158,6 +158,19 @@ impl Letter {
         }
     }
 
+    /// The event as far as it can be read, whatever it was written in.
+    #[must_use]
+    pub fn event(&self) -> Option<Value> {
+        let content_type = self.headers.get("Content-Type").and_then(Value::as_str);
+        let body = match (&self.payload, &self.payload_hex) {
+            (Some(text), _) => text.clone().into_bytes(),
+            (None, Some(digits)) => unhex(digits)?,
+            (None, None) => return None,
+        };
+        let read = crate::event::parse(content_type, &body);
+        read.ok().map(Value::Object)
+    }
+
     /// Where the letter goes: one subject per queue and sequence, so a later letter replaces an earlier one.
     #[must_use]
     pub fn subject(&self) -> String {
@@ -228,6 +241,13 @@ pub async fn of_sequence<B: Bus>(
 #[must_use]
 pub fn entity_token(subject: &str) -> &str {
     subject.rsplit('.').next().unwrap_or(subject)
+}
+
+fn unhex(digits: &str) -> Option<Vec<u8>> {
+    (0..digits.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok())
+        .collect()
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {

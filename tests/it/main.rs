@@ -14,6 +14,7 @@ mod engine;
 mod explain;
 mod filters;
 mod guide;
+mod letters;
 mod patterns;
 mod poison;
 mod processes;

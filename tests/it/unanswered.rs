@@ -96,7 +96,7 @@ async fn what_a_foreign_reader_never_answered_has_one_letter_each_and_is_handled
     let output = roadcall(&site, &state, "", &["audit", "--json"]);
     assert_eq!(output.status.code(), Some(2), "those without an advisory");
     eventually_within(300, "a letter for each", || async {
-        let letters = of_queue(&bus, QUEUE).await.expect("read");
+        let letters = of_queue(&bus, QUEUE).await.ok()?;
         (letters.len() as u64 == count).then_some(())
     })
     .await;
@@ -120,7 +120,7 @@ async fn what_a_foreign_reader_never_answered_has_one_letter_each_and_is_handled
     })
     .await;
     eventually_within(120, "every letter to be taken back", || async {
-        let letters = of_queue(&bus, QUEUE).await.expect("read");
+        let letters = of_queue(&bus, QUEUE).await.ok()?;
         letters.is_empty().then_some(())
     })
     .await;
