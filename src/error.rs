@@ -180,6 +180,11 @@ codes! {
         why "This should not be possible.",
         fix "Report it with the log. The event that led to it is a dead letter or comes again.";
 
+    DoorClosed = "RC0401", exit 1, "the gateway can't listen",
+        means "The address in gateway.listen could not be taken.",
+        why "Another process listens there, the address is not this machine's, or the port needs rights that the user does not have.",
+        fix "Choose another gateway.listen; `ss -ltnp` shows who listens where.";
+
     NoReply = "RC0501", exit 1, "no reply to a command",
         means "The command was sent, and no answer came in time. Whether it was carried out is unknown.",
         why "The role is not running, is starting, or is behind; or the broker was lost in between.",

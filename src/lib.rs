@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod error;
 pub mod event;
+pub mod gateway;
 pub mod node;
 pub mod provider;
 pub mod role;

@@ -7,7 +7,7 @@ use crate::bus::jetstream::service::CallError;
 use crate::config::Problem;
 use crate::error::ErrorCode as C;
 use crate::node::inquiry;
-use crate::{broker, bus, node, store};
+use crate::{broker, bus, gateway, node, store};
 
 /// A command that did not succeed.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(super) enum Failure {
     Broker(broker::Error),
     /// A site that does not run.
     Node(node::run::Error),
+    /// The door over HTTP.
+    Gateway(gateway::Error),
     /// A command without a reply.
     Call(CallError),
     /// A role's refusal: the `error` object of DOMAIN 1.3.
@@ -81,6 +83,11 @@ impl Failure {
             Self::Bus(error) => vec![bus_line(error)],
             Self::Broker(error) => vec![broker_line(error)],
             Self::Node(error) => vec![node_line(error)],
+            Self::Gateway(error) => vec![Line::of(
+                C::DoorClosed,
+                error.to_string(),
+                "choose another gateway.listen",
+            )],
             Self::Call(error) => vec![Line::of(
                 C::NoReply,
                 error.to_string(),
@@ -260,6 +267,12 @@ impl From<broker::Error> for Failure {
 impl From<node::run::Error> for Failure {
     fn from(error: node::run::Error) -> Self {
         Self::Node(error)
+    }
+}
+
+impl From<gateway::Error> for Failure {
+    fn from(error: gateway::Error) -> Self {
+        Self::Gateway(error)
     }
 }
 

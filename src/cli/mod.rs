@@ -48,7 +48,7 @@ use failure::Failure;
     disable_help_subcommand = true
 )]
 struct Cli {
-    /// Run these roles until SIGTERM or Ctrl-C; `all` is every role of this build, `broker` only the nats-server.
+    /// Run these roles until SIGTERM or Ctrl-C; `all` is every role of this build, `broker` only the nats-server, `gateway` the door over HTTP.
     #[arg(long, value_delimiter = ',', value_name = "ROLE")]
     role: Vec<String>,
     #[command(flatten)]
@@ -128,6 +128,8 @@ enum Command {
     /// Look at events and their catalogue.
     #[command(subcommand)]
     Event(event::EventVerb),
+    /// Print the OpenAPI 3.1 document of the door over HTTP.
+    Openapi,
     /// Create, look at and move incidents.
     #[command(subcommand)]
     Incident(incident::IncidentVerb),
@@ -222,6 +224,10 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Demo(demo) => demo.run(connection.json).await,
             Command::Check(of) => check::check(&connection, &of).await,
             Command::Config(verb) => config::config(&connection, &verb),
+            Command::Openapi => {
+                output::print_json(&crate::gateway::document())?;
+                Ok(ExitCode::SUCCESS)
+            }
             Command::Topology(verb) => topology::topology(&connection, verb).await,
             Command::Call(call) => call::call(&connection, call).await,
             Command::Event(verb) => event::event(&connection, verb).await,

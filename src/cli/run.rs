@@ -13,6 +13,7 @@ use super::reload::Reloader;
 use crate::broker::{self, durability::DiskSync};
 use crate::config::{BrokerMode, Config, path_dirs};
 use crate::event::Ts;
+use crate::gateway::Gateway;
 use crate::node::clock::Clock;
 use crate::node::preflight::{guard_archive, sync};
 use crate::node::run::{Node, desired, routes, settle_topology};
@@ -33,6 +34,8 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 pub(super) struct Wanted {
     pub roles: Vec<RoleName>,
     pub broker_only: bool,
+    /// Whether it opens the door over HTTP.
+    pub gateway: bool,
     all: bool,
 }
 
@@ -49,6 +52,7 @@ impl Wanted {
         let roles = self.roles.iter().map(ToString::to_string);
         roles
             .chain(self.broker_only.then(|| "broker".to_owned()))
+            .chain(self.gateway.then(|| "gateway".to_owned()))
             .collect()
     }
 }
@@ -57,6 +61,7 @@ pub(super) fn wanted(names: &[String]) -> Result<Wanted, Failure> {
     let mut wanted = Wanted {
         roles: Vec::new(),
         broker_only: false,
+        gateway: false,
         all: false,
     };
     for name in names {
@@ -66,18 +71,19 @@ pub(super) fn wanted(names: &[String]) -> Result<Wanted, Failure> {
                 wanted.roles.extend(RoleName::BUILT);
             }
             "broker" => wanted.broker_only = true,
+            "gateway" => wanted.gateway = true,
             other => wanted.roles.push(other.parse().map_err(|error: String| {
                 let names: Vec<&str> = RoleName::BUILT.iter().map(|role| role.as_str()).collect();
                 Failure::usage(
                     &error,
-                    &format!("the roles are {}, all, broker", names.join(", ")),
+                    &format!("the roles are {}, all, broker, gateway", names.join(", ")),
                 )
             })?),
         }
     }
     wanted.roles.sort_unstable();
     wanted.roles.dedup();
-    wanted.broker_only &= wanted.roles.is_empty();
+    wanted.broker_only &= wanted.roles.is_empty() && !wanted.gateway;
     Ok(wanted)
 }
 
@@ -124,9 +130,9 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
         let sync = settle_sync(&mut config, embedded).await;
         tracing::info!(keepSeconds = sync.keep().as_secs(), "{sync}");
         let result = match start(&config, &wanted, names, embedded).await {
-            Ok(node) => {
+            Ok(running) => {
                 say_ready(&config, &wanted, started);
-                serve(node, &config, reloader, hangup).await
+                serve(running, &config, reloader, hangup).await
             }
             Err(failure) => Err(failure),
         };
@@ -169,27 +175,42 @@ pub(super) fn topology_roles(config: &Config) -> Result<Vec<RoleName>, Failure> 
     Ok(wanted.roles)
 }
 
+/// What a process runs beside a broker.
+#[derive(Default)]
+struct Running {
+    node: Option<Node>,
+    gateway: Option<Gateway>,
+}
+
 /// Connects and starts what is wanted; a process that only runs the broker has no node.
 async fn start(
     config: &Config,
     wanted: &Wanted,
     names: &[String],
     embedded: bool,
-) -> Result<Option<Node>, Failure> {
+) -> Result<Running, Failure> {
     let bus = connect(config, &format!("roadcall-{}", names.join("-"))).await?;
     if !wanted.broker_only {
-        return Ok(Some(
-            Node::start(bus, config, &wanted.roles, embedded).await?,
-        ));
+        let node = Node::start(bus.clone(), config, &wanted.roles, embedded).await?;
+        // Behind the roles of the same process: they answer from its first request on.
+        let gateway = match wanted.gateway {
+            true => Some(Gateway::start(bus, config).await?),
+            false => None,
+        };
+        return Ok(Running {
+            node: Some(node),
+            gateway,
+        });
     }
     let desired = desired(config, &routes(config)?, &topology_roles(config)?);
     guard_archive(&bus, config).await?;
     settle_topology(&bus, &desired, true).await?;
-    Ok(None)
+    Ok(Running::default())
 }
 
 fn say_ready(config: &Config, wanted: &Wanted, started: Ts) {
-    let names: Vec<&str> = wanted.roles.iter().map(|role| role.as_str()).collect();
+    let mut names: Vec<&str> = wanted.roles.iter().map(|role| role.as_str()).collect();
+    names.extend(wanted.gateway.then_some("gateway"));
     let startup_ms = u64::try_from(Clock.since(started).as_millis()).unwrap_or(u64::MAX);
     tracing::info!(
         roles = names.join(","),
@@ -203,11 +224,12 @@ fn say_ready(config: &Config, wanted: &Wanted, started: Ts) {
 
 /// Until a signal or a role ends it.
 async fn serve(
-    node: Option<Node>,
+    running: Running,
     config: &Config,
     mut reloader: Reloader,
     mut hangup: Signal,
 ) -> Result<ExitCode, Failure> {
+    let Running { node, gateway } = running;
     let stop = node
         .as_ref()
         .map(|node| node.stop.clone())
@@ -241,6 +263,12 @@ async fn serve(
         break;
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    if let Some(gateway) = gateway {
+        tokio::select! {
+            () = gateway.shutdown() => {}
+            _ = interrupt.recv() => return Ok(ExitCode::from(130)),
+        }
+    }
     let Some(node) = node else {
         return Ok(ExitCode::SUCCESS);
     };

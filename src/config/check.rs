@@ -51,7 +51,36 @@ impl Check<'_> {
         self.matching(config);
         self.sla(config);
         self.pricing(config);
+        self.gateway(config);
         self.log(&config.log.level);
+    }
+
+    fn gateway(&mut self, config: &Config) {
+        let gateway = &config.gateway;
+        if gateway.listen.parse::<std::net::SocketAddr>().is_err() {
+            self.refuse(
+                "gateway.listen",
+                format!("'{}' is no address and port", gateway.listen),
+                "write it like 127.0.0.1:8480 or [::1]:8480",
+            );
+        }
+        let body_max = gateway.body_max.0;
+        if !(1024..=16 << 20).contains(&body_max) {
+            self.refuse(
+                "gateway.body_max",
+                format!("{body_max} bytes are not from 1KiB to 16MiB"),
+                "",
+            );
+        }
+        for (key, value) in [
+            (
+                "gateway.subscriptions_per_user",
+                gateway.subscriptions_per_user,
+            ),
+            ("gateway.connections_max", gateway.connections_max),
+        ] {
+            self.within(key, &value, &(1..=65_536));
+        }
     }
 
     fn site_and_broker(&mut self, config: &Config) {

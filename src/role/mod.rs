@@ -6,6 +6,7 @@
 
 pub mod alarm;
 pub mod audit;
+pub mod auth;
 pub mod incident;
 pub mod listing;
 pub mod matching;
@@ -20,6 +21,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -301,10 +303,13 @@ impl CommandSpec {
     }
 }
 
-/// JSON Schema of `B`.
+/// JSON Schema of `B`, whole: the OpenAPI document has many and shares no definitions between them.
 #[must_use]
 pub fn body_schema<B: JsonSchema>() -> Schema {
-    schemars::schema_for!(B)
+    SchemaSettings::draft2020_12()
+        .with(|settings| settings.inline_subschemas = true)
+        .into_generator()
+        .into_root_schema_for::<B>()
 }
 
 /// A body without fields of its own.

@@ -1,0 +1,133 @@
+//! The commands of all roles of this build, and what the door needs to know of each.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use crate::config::Config;
+use crate::node::registry;
+use crate::role::{CommandSpec, RoleName};
+
+/// A command as the door sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Spec {
+    /// Its table entry.
+    pub(super) command: CommandSpec,
+    /// JSON Schema of its body.
+    pub(super) body: Value,
+}
+
+impl Spec {
+    fn new(command: CommandSpec) -> Self {
+        let mut body = (command.body)().to_value();
+        if let Some(map) = body.as_object_mut() {
+            map.remove("$schema");
+            map.remove("title");
+        }
+        Self { command, body }
+    }
+
+    /// Entity and verb.
+    pub(super) fn name(&self) -> (&'static str, &'static str) {
+        // Every command's name is `entity.verb`: a test of the table holds that.
+        self.command
+            .name
+            .split_once('.')
+            .unwrap_or((self.command.name, ""))
+    }
+
+    /// The body's fields with their schemas.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&String, &Value)> {
+        let properties = self.body.get("properties").and_then(Value::as_object);
+        properties.into_iter().flat_map(Map::iter)
+    }
+
+    /// The field that names one entity: what `GET /v1/{entity}/{id}` puts the id into.
+    pub(super) fn id_field(&self) -> Option<&str> {
+        let (entity, _) = self.name();
+        let own = format!("{entity}Id");
+        let ids = || self.fields().map(|(name, _)| name.as_str());
+        ids()
+            .find(|name| *name == own)
+            .or_else(|| ids().find(|name| name.ends_with("Id") && *name != "clientRequestId"))
+            .or_else(|| ids().find(|name| ["configKey", "name"].contains(name)))
+    }
+
+    /// Whether it has a `GET` form: it reads, and every field is a word, a number or a flag.
+    pub(super) fn readable(&self) -> bool {
+        !self.command.mutates && self.fields().all(|(_, schema)| scalar(schema))
+    }
+}
+
+/// The types that a schema allows, `null` left out.
+pub(super) fn types_of(schema: &Value) -> Vec<&str> {
+    let mut types: Vec<&str> = match schema.get("type") {
+        Some(Value::String(name)) => vec![name],
+        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    for key in ["anyOf", "oneOf"] {
+        for part in schema
+            .get(key)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
+            types.extend(types_of(part));
+        }
+    }
+    if types.is_empty() && (schema.get("enum").is_some() || schema.get("const").is_some()) {
+        types.push("string");
+    }
+    types.retain(|name| *name != "null");
+    types
+}
+
+fn scalar(schema: &Value) -> bool {
+    let types = types_of(schema);
+    !types.is_empty()
+        && types
+            .iter()
+            .all(|name| ["string", "integer", "number", "boolean"].contains(name))
+}
+
+/// All commands, by name.
+#[derive(Debug, Clone)]
+pub(super) struct Specs(pub(super) BTreeMap<&'static str, Spec>);
+
+impl Specs {
+    pub(super) fn new(config: &Config) -> Self {
+        let commands = RoleName::BUILT
+            .into_iter()
+            .filter_map(|role| registry::build(config, role))
+            .flat_map(|role| role.commands());
+        Self(
+            commands
+                .map(|command| (command.name, Spec::new(*command)))
+                .collect(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_an_entity_and_a_verb_and_has_an_object_for_a_body() {
+        let specs = Specs::new(&Config::default());
+        assert!(specs.0.len() > 30, "{}", specs.0.len());
+        for spec in specs.0.values() {
+            let (entity, verb) = spec.name();
+            assert!(
+                !entity.is_empty() && !verb.is_empty(),
+                "{}",
+                spec.command.name
+            );
+            assert_eq!(spec.body["type"], "object", "{}", spec.command.name);
+            if verb == "get" {
+                assert!(spec.id_field().is_some(), "{}", spec.command.name);
+            }
+        }
+    }
+}
