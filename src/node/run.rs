@@ -19,7 +19,7 @@ use super::relay::Relay;
 use super::replay::Replays;
 use super::thread::on_thread;
 use super::writer::{Job, Shared, Writer};
-use super::{advisories, commands, consumer, publisher, status};
+use super::{advisories, commands, consumer, keys, publisher, status};
 use crate::bus;
 use crate::bus::jetstream::JetStream;
 use crate::bus::jetstream::service::Service;
@@ -402,10 +402,13 @@ async fn start_role(
     routes: &SharedRoutes,
     stop: &CancellationToken,
 ) -> Result<(Started, oneshot::Receiver<()>), Error> {
-    let role = build(config, name).ok_or(Error::NotBuilt(name))?;
-    let commands = role.commands().iter().map(|spec| spec.name).collect();
     let dir = &config.site.state_dir;
     let lock = lock(dir, name)?;
+    if name == RoleName::Auth {
+        keys::settle(config, Clock.now())?;
+    }
+    let role = build(config, name).ok_or(Error::NotBuilt(name))?;
+    let commands = role.commands().iter().map(|spec| spec.name).collect();
     let site = site(config)?;
     let path = dir.join(format!("{name}.db"));
     let options = Options {
@@ -434,7 +437,7 @@ async fn start_role(
     let counts = Arc::new(Mutex::new(Counts::default()));
     let latency = Latency::default();
     let (effects, calls) = mpsc::unbounded_channel();
-    let runners = Arc::new(Runners::new(registry::runners(config)));
+    let runners = Arc::new(Runners::new(registry::runners(config, bus)));
     tokio::spawn(make_calls(runners, calls, jobs.downgrade()));
     let (replays, progress) = mpsc::unbounded_channel();
     let shared = Shared {

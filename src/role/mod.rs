@@ -6,10 +6,12 @@
 
 pub mod alarm;
 pub mod audit;
+pub mod auth;
 pub mod incident;
 pub mod listing;
 pub mod matching;
 pub mod permission;
+pub mod setting;
 #[cfg(test)]
 mod testing;
 pub mod tracking;
@@ -64,11 +66,13 @@ impl RoleName {
     ];
 
     /// The roles that this build can run.
-    pub const BUILT: [Self; 5] = [
+    pub const BUILT: [Self; 7] = [
         Self::Incident,
         Self::Vendor,
         Self::Match,
         Self::Tracking,
+        Self::Auth,
+        Self::Config,
         Self::Audit,
     ];
 
