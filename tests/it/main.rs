@@ -10,6 +10,7 @@ mod death;
 mod effects;
 mod engine;
 mod explain;
+mod logins;
 mod patterns;
 mod processes;
 mod queues;

@@ -70,7 +70,7 @@ struct Fences {
 }
 
 impl Fences {
-    fn expect(&self, expected: u64) -> Result<(), Rejection> {
+    fn require(&self, expected: u64) -> Result<(), Rejection> {
         expect(ConfigKey::Geofences, expected, self.version)
     }
 
@@ -137,7 +137,7 @@ impl ConfigRole {
         geofence("", &fence)?;
         let mut fences = self.fences(tx)?;
         if let Some(expected) = body.expected_version {
-            fences.expect(expected)?;
+            fences.require(expected)?;
         }
         fences.name_is_free(&fence)?;
         fences.all.push(fence.clone());
@@ -153,7 +153,7 @@ impl ConfigRole {
         let body: Change = command.parse()?;
         let mut fences = self.fences(tx)?;
         let at = fences.position(body.geofence_id)?;
-        fences.expect(body.expected_version)?;
+        fences.require(body.expected_version)?;
         let before = fences.all[at].clone();
         let fence = Geofence {
             geofence_id: before.geofence_id,
@@ -177,7 +177,7 @@ impl ConfigRole {
         let body: Remove = command.parse()?;
         let mut fences = self.fences(tx)?;
         let at = fences.position(body.geofence_id)?;
-        fences.expect(body.expected_version)?;
+        fences.require(body.expected_version)?;
         fences.all.remove(at);
         let version = fences.save(tx, command, body.reason)?;
         Ok(tx.reply(&json!({ "geofenceId": body.geofence_id, "configVersion": version }))?)
