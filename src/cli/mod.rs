@@ -5,6 +5,7 @@
 
 mod archive;
 mod audit;
+mod auth;
 mod bench;
 mod call;
 mod check;
@@ -15,6 +16,7 @@ mod dlq;
 mod event;
 mod explain;
 mod failure;
+mod geofence;
 mod incident;
 mod logging;
 mod offer;
@@ -25,6 +27,7 @@ mod replay;
 mod report;
 mod rule;
 mod run;
+mod setting;
 mod topology;
 mod tracking;
 mod vendor;
@@ -142,6 +145,15 @@ enum Command {
     /// Look at tracking sessions and feed positions.
     #[command(subcommand)]
     Tracking(tracking::TrackingVerb),
+    /// Look at and change the platform's own configuration, version by version.
+    #[command(subcommand)]
+    Setting(setting::SettingVerb),
+    /// Look at and change the areas that reports count by.
+    #[command(subcommand)]
+    Geofence(geofence::GeofenceVerb),
+    /// Make the first admin.
+    #[command(subcommand)]
+    Auth(auth::AuthVerb),
     /// Look at queues, or give one to another database.
     #[command(subcommand)]
     Queue(queue::QueueVerb),
@@ -235,6 +247,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Vendor(verb) => vendor::vendor(&connection, verb).await,
             Command::Offer(verb) => offer::offer(&connection, verb).await,
             Command::Tracking(verb) => tracking::tracking(&connection, verb).await,
+            Command::Setting(verb) => setting::setting(&connection, verb).await,
+            Command::Geofence(verb) => geofence::geofence(&connection, verb).await,
+            Command::Auth(verb) => auth::auth(&connection, verb).await,
             Command::Queue(verb) => queue::queue(&connection, &verb).await,
             Command::Dlq(verb) => dlq::dlq(&connection, verb).await,
             Command::Archive(verb) => archive::archive(&connection, verb).await,

@@ -52,6 +52,7 @@ impl Check<'_> {
         self.sla(config);
         self.pricing(config);
         self.gateway(config);
+        self.auth(config);
         self.log(&config.log.level);
     }
 
@@ -250,6 +251,22 @@ impl Check<'_> {
                 self.refuse(&format!("pricing.{name}"), "0 is not above 0", "");
             }
         }
+    }
+
+    fn auth(&mut self, config: &Config) {
+        let auth = &config.auth;
+        let (minute, hour) = (Span::secs(60), Span::secs(3600));
+        self.within("auth.access_token", &auth.access_token, &(minute..=hour));
+        self.within(
+            "auth.refresh_token",
+            &auth.refresh_token,
+            &(hour..=Span::days(90)),
+        );
+        self.within(
+            "auth.key_life",
+            &auth.key_life,
+            &(Span::days(1)..=Span::days(365)),
+        );
     }
 
     /// The filter's own reader takes any word for a target's name, so that `inof` would silence everything.

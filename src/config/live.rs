@@ -11,6 +11,7 @@ const LIVE: &[&str] = &[
     "matching.",
     "sla.",
     "pricing.",
+    "auth.",
     "log.level",
     "engine.retry_delay",
     "engine.not_yet_max",
@@ -39,6 +40,7 @@ pub fn reload(old: &Config, new: &Config) -> Reload {
     config.matching = new.matching.clone();
     config.sla = new.sla.clone();
     config.pricing = new.pricing.clone();
+    config.auth = new.auth.clone();
     config.log = new.log.clone();
     config.engine.retry_delay = new.engine.retry_delay;
     config.engine.not_yet_max = new.engine.not_yet_max;
@@ -106,6 +108,7 @@ mod tests {
         new.matching.rounds = 9;
         new.sla.tiers.clear();
         new.pricing.tow_cents = 1;
+        new.auth.key_life = Span::days(1);
         new.log.level = "warn".to_owned();
         new.engine.retry_delay = Span::secs(1);
         new.engine.not_yet_max = Span::secs(1);

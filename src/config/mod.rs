@@ -76,7 +76,8 @@ impl Loaded {
             )+};
         }
         sections!(
-            site, bus, broker, engine, archive, dlq, rules, incident, matching, sla, pricing, log
+            site, bus, broker, engine, archive, dlq, rules, incident, matching, sla, pricing, auth,
+            log
         );
         let mut check = check::Check {
             origin: &|key| origin(&figment, key),

@@ -28,6 +28,7 @@ pub struct Config {
     pub sla: Sla,
     pub pricing: Pricing,
     pub gateway: Gateway,
+    pub auth: Auth,
     pub log: Log,
 }
 
@@ -313,6 +314,28 @@ impl Default for Gateway {
             subscriptions_per_user: 5,
             connections_max: 1024,
             drain: Span::secs(10),
+        }
+    }
+}
+
+/// The role auth (DOMAIN 5.9, 6).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Auth {
+    /// How long an access token counts.
+    pub access_token: Span,
+    /// How long a refresh token counts.
+    pub refresh_token: Span,
+    /// How long a key signs before a new one takes its place.
+    pub key_life: Span,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            access_token: Span::secs(15 * 60),
+            refresh_token: Span::days(30),
+            key_life: Span::days(90),
         }
     }
 }

@@ -145,6 +145,13 @@ closed_list! {
     PaymentType { Company = "company", IndependentContractor = "independent_contractor" }
     /// Whether an account works.
     UserStatus { Active = "active", Suspended = "suspended" }
+    /// Where an account stands (DOMAIN 5.9); events tell only of active and suspended ones.
+    AccountStatus { Pending = "pending", Active = "active", Suspended = "suspended", Erased = "erased" }
+    /// What a person is asked to agree to (DOMAIN 5.9).
+    ConsentKind {
+        DataProcessing = "data_processing", Marketing = "marketing", LocationTracking = "location_tracking",
+        CallRecording = "call_recording", DataSharing = "data_sharing",
+    }
     /// Why a person was erased.
     ErasureReason { Request = "request", Inactivity = "inactivity" }
     /// What a document is.

@@ -515,6 +515,17 @@ checked_text!(
     }
 );
 checked_text!(
+    /// A one-time password: six digits.
+    OtpCode, { "pattern": "^[0-9]{6}$" },
+    |text| if all(text, 6..=6, |b| b.is_ascii_digit()) { Ok(()) } else { Err(TypeError::new("not six digits")) }
+);
+checked_text!(
+    /// A token that only its holder and its maker understand: 43 characters of base64url, 32 bytes.
+    OpaqueToken, { "pattern": "^[A-Za-z0-9_-]{43}$" },
+    |text| if all(text, 43..=43, |b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') { Ok(()) }
+        else { Err(TypeError::new("not a token of this service")) }
+);
+checked_text!(
     /// Why somebody looked at masked data: 10 to 500 characters.
     Purpose, { "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]{10,500}$" },
     |text| if (10..=500).contains(&text.chars().count()) && !text.chars().any(char::is_control) { Ok(()) }

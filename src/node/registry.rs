@@ -3,16 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::keys;
+use super::otp::OtpRunner;
+use crate::bus::jetstream::JetStream;
 use crate::config::Config;
 use crate::event::IncidentType;
 use crate::provider::Runner;
 use crate::role::audit::AuditRole;
+use crate::role::auth::{AuthOptions, AuthRole};
 use crate::role::incident::{IncidentOptions, IncidentRole};
 use crate::role::matching::MatchRole;
 use crate::role::matching::settings::{
     BasePricing, Matching, Settings as MatchSettings, Tier, Tiers, Weights,
 };
 use crate::role::reporting::ReportingRole;
+use crate::role::setting::ConfigRole;
+use crate::role::setting::values::Defaults;
 use crate::role::tracking::TrackingRole;
 use crate::role::vendor::VendorRole;
 use crate::role::{Role, RoleName};
@@ -35,6 +41,10 @@ pub fn build(config: &Config, role: RoleName) -> Option<Box<dyn Role>> {
         RoleName::Match => Some(Box::new(MatchRole::new(match_settings(config)))),
         RoleName::Tracking => Some(Box::new(TrackingRole)),
         RoleName::Reporting => Some(Box::new(ReportingRole)),
+        RoleName::Auth => Some(Box::new(AuthRole::new(auth_options(config)))),
+        RoleName::Config => Some(Box::new(ConfigRole::new(Defaults::new(&match_settings(
+            config,
+        ))))),
         RoleName::Audit => Some(Box::new(AuditRole)),
         _ => None,
     }
@@ -84,8 +94,21 @@ fn match_settings(config: &Config) -> MatchSettings {
     }
 }
 
+fn auth_options(config: &Config) -> AuthOptions {
+    AuthOptions {
+        keys: keys::load(config),
+        access_token: config.auth.access_token.0,
+        refresh_token: config.auth.refresh_token.0,
+    }
+}
+
 /// Who makes the calls that the roles ask for, as configured.
 #[must_use]
-pub fn runners(_config: &Config) -> Vec<Arc<dyn Runner>> {
-    Vec::new()
+pub fn runners(config: &Config, bus: &JetStream) -> Vec<Arc<dyn Runner>> {
+    let timeout = config.engine.command_timeout.0;
+    vec![Arc::new(OtpRunner::new(
+        bus.clone(),
+        &config.site.id,
+        timeout,
+    ))]
 }

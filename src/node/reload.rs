@@ -1,5 +1,7 @@
 //! What a running site takes over on SIGHUP: numbers of roles and engine, and rules that need nothing from the server.
 
+use super::clock::Clock;
+use super::keys;
 use super::registry;
 use super::run::{Error, Node, desired, settings};
 use super::writer::{Job, Terms};
@@ -12,6 +14,12 @@ impl Node {
     /// Gives every role its numbers of `config`; each takes them over between two steps.
     pub async fn reload(&self, config: &Config) {
         for started in &self.started {
+            if started.role == RoleName::Auth
+                && let Err(error) = keys::settle(config, Clock.now())
+            {
+                tracing::error!(%error, "the role keeps its keys");
+                continue;
+            }
             let Some(role) = registry::build(config, started.role) else {
                 continue;
             };

@@ -21,7 +21,7 @@ use super::replay::Replays;
 use super::switches::{self, Rules, Watch};
 use super::thread::on_thread;
 use super::writer::{Job, Shared, Writer};
-use super::{advisories, commands, consumer, filters, publisher, status};
+use super::{advisories, commands, consumer, filters, keys, publisher, status};
 use crate::bus::jetstream::JetStream;
 use crate::bus::jetstream::service::Service;
 use crate::bus::topology::{self, Change, Class, Desired, QueueSpec};
@@ -425,10 +425,13 @@ async fn start_role(
     routes: &SharedRoutes,
     stop: &CancellationToken,
 ) -> Result<(Started, oneshot::Receiver<()>), Error> {
-    let role = build(config, name).ok_or(Error::NotBuilt(name))?;
-    let commands = role.commands().iter().map(|spec| spec.name).collect();
     let dir = &config.site.state_dir;
     let lock = lock(dir, name)?;
+    if name == RoleName::Auth {
+        keys::settle(config, Clock.now())?;
+    }
+    let role = build(config, name).ok_or(Error::NotBuilt(name))?;
+    let commands = role.commands().iter().map(|spec| spec.name).collect();
     let site = site(config)?;
     let path = dir.join(format!("{name}.db"));
     let options = Options {
@@ -462,7 +465,7 @@ async fn start_role(
     let counts = Arc::new(Mutex::new(Counts::default()));
     let latency = Latency::default();
     let (effects, calls) = mpsc::unbounded_channel();
-    let runners = Arc::new(Runners::new(registry::runners(config)));
+    let runners = Arc::new(Runners::new(registry::runners(config, bus)));
     tokio::spawn(make_calls(runners, calls, jobs.downgrade()));
     let (replays, progress) = mpsc::unbounded_channel();
     let shared = Shared {

@@ -12,6 +12,7 @@ pub mod listing;
 pub mod matching;
 pub mod permission;
 pub mod reporting;
+pub mod setting;
 #[cfg(test)]
 mod testing;
 pub mod tracking;
@@ -67,12 +68,14 @@ impl RoleName {
     ];
 
     /// The roles that this build can run.
-    pub const BUILT: [Self; 6] = [
+    pub const BUILT: [Self; 8] = [
         Self::Incident,
         Self::Vendor,
         Self::Match,
         Self::Tracking,
         Self::Reporting,
+        Self::Auth,
+        Self::Config,
         Self::Audit,
     ];
 

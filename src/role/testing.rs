@@ -5,9 +5,15 @@ use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 use super::permission::{self, Caller};
-use super::{Code, Command, Entropy, HandlerError, Input, Mode, Received, Rejection, Role, Timer};
+use super::{
+    Code, Command, EffectResult, Entropy, HandlerError, Input, Mode, Received, Rejection, Role,
+    Timer,
+};
 use crate::event::{Actor, Base, Codec, Detail, Event, Id, Site, Ts, decode, ids};
-use crate::store::{Context, Identity, Options, Origin, Reach, Reader, Store, Synchronous, Tx};
+use crate::store::{
+    Context, EffectCall, EffectOutcome, Identity, Options, Origin, Reach, Reader, Store,
+    Synchronous, Tx,
+};
 
 /// A role on the bench.
 pub struct Bench<R: Role> {
@@ -15,6 +21,10 @@ pub struct Bench<R: Role> {
     pub role: R,
     /// The time that the next input sees.
     pub now: Ts,
+    /// The chance that the next command brings.
+    pub entropy: [u8; 32],
+    /// Calls to the outside that were asked for, oldest first.
+    pub calls: Vec<EffectCall>,
     store: Store,
     reader: Reader,
     inputs: u64,
@@ -43,6 +53,8 @@ impl<R: Role> Bench<R> {
         Self {
             role,
             now: Ts::from_ms(1_768_471_200_000),
+            entropy: [7; 32],
+            calls: Vec::new(),
             store,
             reader,
             inputs: 0,
@@ -87,6 +99,7 @@ impl<R: Role> Bench<R> {
         let reply = match result {
             Ok(()) => {
                 let kept = tx.keep().expect("kept");
+                self.calls.extend(kept.effects);
                 if kept.refused {
                     self.store.commit().expect("committed");
                     let reply = kept.reply.unwrap_or_default();
@@ -194,7 +207,7 @@ impl<R: Role> Bench<R> {
             body,
             client_request_id,
             traceparent: None,
-            entropy: Entropy([7; 32]),
+            entropy: Entropy(self.entropy),
         };
         let spec = self.role.commands().iter().find(|spec| spec.name == name);
         let Some(spec) = spec else {
@@ -217,6 +230,27 @@ impl<R: Role> Bench<R> {
         permission::check(&command.caller, spec.permission, &scope?)?;
         let (reply, events) = self.run(&Input::Command(Box::new(command)), id)?;
         Ok((reply.unwrap_or(Value::Object(Map::new())), events))
+    }
+
+    /// Tells the role how a call that it asked for has ended.
+    pub fn ended(
+        &mut self,
+        call: &EffectCall,
+        outcome: EffectOutcome,
+    ) -> Result<Vec<Event>, HandlerError> {
+        let id = self.next_id();
+        let input = Input::Effect(EffectResult {
+            key: call.key.clone(),
+            kind: call.kind.clone(),
+            outcome,
+            request: call.request.clone(),
+        });
+        Ok(self.run(&input, id)?.1)
+    }
+
+    /// The database as it is, for what no command shows.
+    pub fn path(&self) -> &std::path::Path {
+        self.store.path()
     }
 
     /// Advances the clock to the earliest due timer and fires it. `None` when no timer is set.

@@ -15,6 +15,7 @@ mod explain;
 mod filters;
 mod guide;
 mod letters;
+mod logins;
 mod patterns;
 mod poison;
 mod processes;
