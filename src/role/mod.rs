@@ -9,7 +9,9 @@ pub mod audit;
 pub mod incident;
 pub mod listing;
 pub mod matching;
+pub mod payments;
 pub mod permission;
+pub mod signature;
 #[cfg(test)]
 mod testing;
 pub mod tracking;
@@ -64,11 +66,12 @@ impl RoleName {
     ];
 
     /// The roles that this build can run.
-    pub const BUILT: [Self; 5] = [
+    pub const BUILT: [Self; 6] = [
         Self::Incident,
         Self::Vendor,
         Self::Match,
         Self::Tracking,
+        Self::Payments,
         Self::Audit,
     ];
 
