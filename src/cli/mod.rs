@@ -19,6 +19,7 @@ mod incident;
 mod logging;
 mod offer;
 mod output;
+mod payment;
 mod queue;
 mod reload;
 mod replay;
@@ -139,6 +140,9 @@ enum Command {
     /// Look at tracking sessions and feed positions.
     #[command(subcommand)]
     Tracking(tracking::TrackingVerb),
+    /// Look at payments, decide about them, settle and refund them.
+    #[command(subcommand)]
+    Payment(payment::PaymentVerb),
     /// Look at queues, or give one to another database.
     #[command(subcommand)]
     Queue(queue::QueueVerb),
@@ -223,6 +227,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Vendor(verb) => vendor::vendor(&connection, verb).await,
             Command::Offer(verb) => offer::offer(&connection, verb).await,
             Command::Tracking(verb) => tracking::tracking(&connection, verb).await,
+            Command::Payment(verb) => payment::payment(&connection, verb).await,
             Command::Queue(verb) => queue::queue(&connection, &verb).await,
             Command::Dlq(verb) => dlq::dlq(&connection, verb).await,
             Command::Archive(verb) => archive::archive(&connection, verb).await,

@@ -11,6 +11,7 @@ mod effects;
 mod engine;
 mod explain;
 mod patterns;
+mod payments;
 mod processes;
 mod queues;
 mod replays;

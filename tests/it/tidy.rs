@@ -50,7 +50,7 @@ const STORE_FOR_ROLES: [&str; 10] = [
     "Origin",
 ];
 /// Files that may sleep, with the reason; everything else waits for a condition.
-const SLEEPERS: [(&str, &str); 4] = [
+const SLEEPERS: [(&str, &str); 5] = [
     ("tests/it/support/mod.rs", "`eventually` itself"),
     (
         "tests/it/support/processes.rs",
@@ -58,6 +58,10 @@ const SLEEPERS: [(&str, &str); 4] = [
     ),
     (
         "tests/it/crash.rs",
+        "the moment of a kill is the fault that the seed chooses",
+    ),
+    (
+        "tests/it/payments.rs",
         "the moment of a kill is the fault that the seed chooses",
     ),
     ("tests/it/tidy.rs", "names the word"),

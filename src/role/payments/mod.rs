@@ -14,6 +14,8 @@ mod decide;
 pub mod entity;
 pub mod fraud;
 mod listings;
+#[cfg(test)]
+mod money_tests;
 mod outcome;
 mod process;
 mod reactions;

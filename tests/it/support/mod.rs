@@ -1,6 +1,7 @@
 //! A real nats-server per test, on a free port with a store of its own, killed on drop; and waiting for conditions.
 
 pub mod counting;
+pub mod ends;
 pub mod processes;
 pub mod reference;
 pub mod schema;
@@ -75,11 +76,26 @@ pub async fn connect(site: &Site) -> JetStream {
 }
 
 /// Asks until the answer is there; fails with `what` after half a minute.
-pub async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
+pub async fn eventually<T, F>(what: &str, ask: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
-    for _ in 0..600 {
+    within(600, what, ask).await
+}
+
+/// The same for two minutes: where an open breaker takes half a minute to try again.
+pub async fn patiently<T, F>(what: &str, ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    within(2400, what, ask).await
+}
+
+async fn within<T, F>(tries: u32, what: &str, mut ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    for _ in 0..tries {
         if let Some(found) = ask().await {
             return found;
         }

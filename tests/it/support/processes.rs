@@ -10,13 +10,18 @@ use serde_json::Value;
 use super::{eventually, free_port, nats_server};
 use roadcall::bus::Bus;
 use roadcall::bus::jetstream::{Config, Form, JetStream};
+use roadcall::role::RoleName;
 
 /// The roles of this build.
-pub const ROLES: [&str; 5] = ["incident", "vendor", "match", "tracking", "audit"];
+pub const ROLES: [&str; 6] = [
+    "incident", "vendor", "match", "tracking", "payments", "audit",
+];
 
 /// The processes; all are killed when it is dropped.
 pub struct Processes {
     pub dir: tempfile::TempDir,
+    /// A configuration file for all of them, where the default ones will not do.
+    pub config: Option<std::path::PathBuf>,
     port: u16,
     broker: Child,
     roles: BTreeMap<&'static str, Child>,
@@ -29,6 +34,7 @@ impl Processes {
         let broker = start_broker(dir.path(), port);
         Self {
             dir,
+            config: None,
             port,
             broker,
             roles: BTreeMap::new(),
@@ -46,6 +52,9 @@ impl Processes {
             .env_clear()
             .args(["--nats", &self.url()])
             .stdin(Stdio::null());
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
         command
     }
 
@@ -122,8 +131,9 @@ impl Processes {
     /// Waits until every queue is empty.
     pub async fn drained(&self, bus: &JetStream) {
         eventually("the queues drain", || async {
-            for role in ROLES {
-                let state = bus.queue(&format!("{role}-queue")).await.ok()?;
+            let roles = ROLES.map(|role| role.parse::<RoleName>().expect("a role"));
+            for queue in roles.iter().filter_map(|role| role.queue()) {
+                let state = bus.queue(queue).await.ok()?;
                 if state.pending + state.ack_pending > 0 {
                     return None;
                 }
