@@ -327,15 +327,15 @@ async fn lookup(stripe: &Stripe, request: &Value) -> Result<Value, CallError> {
         _ => {
             let paid = text(request, "payment");
             let (path, query) = if request["of"] == "charge" {
-                ("/v1/refunds".to_owned(), vec![("payment_intent", paid)])
+                let query = vec![("payment_intent", paid), ("limit", "100".to_owned())];
+                ("/v1/refunds".to_owned(), query)
             } else {
-                (format!("/v1/transfers/{paid}/reversals"), Form::new())
+                let query = vec![("limit", "100".to_owned())];
+                (format!("/v1/transfers/{paid}/reversals"), query)
             };
             let found = asked(stripe, &path, &query).await?;
-            let ours = found["data"].as_array().into_iter().flatten();
-            let ours = ours
-                .filter(|refund| refund["metadata"]["idempotency_key"] == key.as_str())
-                .next_back();
+            let mut all = found["data"].as_array().into_iter().flatten();
+            let ours = all.find(|refund| refund["metadata"]["idempotency_key"] == key.as_str());
             one(ours.unwrap_or(&Value::Null), of_refund)
         }
     };
