@@ -83,7 +83,7 @@ impl Source {
 
     /// Code that is not there for tests: everything before the tests at the end of a file.
     fn shipped(&self) -> &str {
-        let for_tests = ["/tests.rs", "/testing.rs"]
+        let for_tests = ["/tests.rs", "_tests.rs", "/testing.rs"]
             .iter()
             .any(|end| self.path.ends_with(end))
             || self.path.contains("/tests/");
