@@ -199,6 +199,10 @@ fn node_line(error: &node::run::Error) -> Line {
             C::Rules,
             "mend the rules file, or leave rules.file empty for the shipped rules",
         ),
+        E::Secret { .. } => (
+            C::Config,
+            "make the file readable for this user only, with the secret and nothing else in it",
+        ),
         E::StateDir { .. } => (
             C::StateDir,
             "make it writable for this user, or set site.state_dir",

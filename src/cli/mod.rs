@@ -21,6 +21,7 @@ mod incident;
 mod logging;
 mod offer;
 mod output;
+mod payment;
 mod queue;
 mod reload;
 mod replay;
@@ -154,6 +155,9 @@ enum Command {
     /// Make the first admin.
     #[command(subcommand)]
     Auth(auth::AuthVerb),
+    /// Look at payments, decide about them, settle and refund them.
+    #[command(subcommand)]
+    Payment(payment::PaymentVerb),
     /// Look at queues, or give one to another database.
     #[command(subcommand)]
     Queue(queue::QueueVerb),
@@ -250,6 +254,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Setting(verb) => setting::setting(&connection, verb).await,
             Command::Geofence(verb) => geofence::geofence(&connection, verb).await,
             Command::Auth(verb) => auth::auth(&connection, verb).await,
+            Command::Payment(verb) => payment::payment(&connection, verb).await,
             Command::Queue(verb) => queue::queue(&connection, &verb).await,
             Command::Dlq(verb) => dlq::dlq(&connection, verb).await,
             Command::Archive(verb) => archive::archive(&connection, verb).await,

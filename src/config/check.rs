@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use super::units::Span;
-use super::{Config, Problem};
+use super::{Config, Payments, Problem, ProcessorName};
 use crate::event::{Priority, Site};
 use crate::routing::parse_duration;
 
@@ -53,6 +54,7 @@ impl Check<'_> {
         self.pricing(config);
         self.gateway(config);
         self.auth(config);
+        self.payments(&config.payments);
         self.log(&config.log.level);
     }
 
@@ -267,6 +269,54 @@ impl Check<'_> {
             &auth.key_life,
             &(Span::days(1)..=Span::days(365)),
         );
+}
+
+    fn payments(&mut self, payments: &Payments) {
+        let stripe = &payments.stripe;
+        for (name, given, file) in [
+            ("secret_key", &stripe.secret_key, &stripe.secret_key_file),
+            (
+                "webhook_secret",
+                &stripe.webhook_secret,
+                &stripe.webhook_secret_file,
+            ),
+        ] {
+            let key = format!("payments.stripe.{name}");
+            if !given.is_empty() && !file.is_empty() {
+                let help = "leave one of the two out";
+                self.refuse(&key, format!("{name}_file is given as well"), help);
+            }
+            let needed = payments.processor == ProcessorName::Stripe;
+            if needed && given.is_empty() && file.is_empty() {
+                let message = "is needed with payments.processor = \"stripe\"";
+                let help = format!("name a file in payments.stripe.{name}_file");
+                self.refuse(&key, message, &help);
+            }
+        }
+        let url = &stripe.base_url;
+        let local = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
+        let sound = url.starts_with("https://") || local.iter().any(|at| url.starts_with(at));
+        if !sound || url.ends_with('/') {
+            self.refuse(
+                "payments.stripe.base_url",
+                format!("'{url}' is no https:// address without a slash at its end"),
+                "",
+            );
+        }
+        let hour = Span::secs(3600);
+        for (key, span) in [
+            ("payments.stripe.call_timeout", stripe.call_timeout),
+            ("payments.stripe.retry_base", stripe.retry_base),
+            ("payments.stripe.retry_cap", stripe.retry_cap),
+            ("payments.resubmit_after", payments.resubmit_after),
+        ] {
+            self.within(key, &span, &(Span(Duration::from_millis(1))..=hour));
+        }
+        let waits = &payments.reconcile;
+        if waits.is_empty() || waits.iter().any(|wait| wait.0.is_zero()) {
+            let help = "write at least one duration above 0";
+            self.refuse("payments.reconcile", "is no list of waits", help);
+        }
     }
 
     /// The filter's own reader takes any word for a target's name, so that `inof` would silence everything.

@@ -12,6 +12,9 @@ const LIVE: &[&str] = &[
     "sla.",
     "pricing.",
     "auth.",
+    "payments.reconcile",
+    "payments.unknown_after",
+    "payments.resubmit_after",
     "log.level",
     "engine.retry_delay",
     "engine.not_yet_max",
@@ -41,6 +44,12 @@ pub fn reload(old: &Config, new: &Config) -> Reload {
     config.sla = new.sla.clone();
     config.pricing = new.pricing.clone();
     config.auth = new.auth.clone();
+    config
+        .payments
+        .reconcile
+        .clone_from(&new.payments.reconcile);
+    config.payments.unknown_after = new.payments.unknown_after;
+    config.payments.resubmit_after = new.payments.resubmit_after;
     config.log = new.log.clone();
     config.engine.retry_delay = new.engine.retry_delay;
     config.engine.not_yet_max = new.engine.not_yet_max;
@@ -109,6 +118,9 @@ mod tests {
         new.sla.tiers.clear();
         new.pricing.tow_cents = 1;
         new.auth.key_life = Span::days(1);
+        new.payments.reconcile.clear();
+        new.payments.unknown_after = Span::secs(1);
+        new.payments.resubmit_after = Span::secs(1);
         new.log.level = "warn".to_owned();
         new.engine.retry_delay = Span::secs(1);
         new.engine.not_yet_max = Span::secs(1);

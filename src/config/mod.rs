@@ -5,6 +5,7 @@ mod check;
 mod layers;
 mod live;
 mod matching;
+mod payments;
 mod sections;
 pub mod units;
 
@@ -17,6 +18,7 @@ use serde::de::DeserializeOwned;
 
 pub use live::{Reload, differences, reload};
 pub use matching::*;
+pub use payments::*;
 pub use sections::*;
 
 /// Where a configuration may come from.
@@ -76,8 +78,8 @@ impl Loaded {
             )+};
         }
         sections!(
-            site, bus, broker, engine, archive, dlq, rules, incident, matching, sla, pricing, auth,
-            log
+            site, bus, broker, engine, archive, dlq, rules, incident, matching, sla, pricing,
+            payments, gateway, auth, log
         );
         let mut check = check::Check {
             origin: &|key| origin(&figment, key),
@@ -92,7 +94,7 @@ impl Loaded {
         let mut origins = Vec::new();
         flatten("", &merged, &mut |key, value| {
             let shown = if secret(key) {
-                mask(value)
+                mask(key, value)
             } else {
                 show(value)
             };
@@ -251,12 +253,20 @@ impl Config {
 }
 
 fn secret(key: &str) -> bool {
-    matches!(key, "bus.url")
+    matches!(key, "bus.url") || whole_secret(key)
 }
 
-/// An URL without its password; anything else as it is.
-fn mask(value: &Value) -> String {
+/// Keys whose value is a secret and nothing else.
+fn whole_secret(key: &str) -> bool {
+    key.ends_with(".secret_key") || key.ends_with(".webhook_secret")
+}
+
+/// An URL without its password, of a secret only whether it is set; anything else as it is.
+fn mask(key: &str, value: &Value) -> String {
     let text = show(value);
+    if whole_secret(key) && !text.is_empty() {
+        return "***".to_owned();
+    }
     match (text.find("://"), text.rfind('@')) {
         (Some(scheme), Some(at)) if at > scheme => {
             format!("{}***{}", &text[..scheme + 3], &text[at..])

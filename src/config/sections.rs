@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::matching::{MatchingSection, Pricing, Sla};
+use super::payments::Payments;
 use super::units::{Size, Span};
 use crate::event::Codec;
 
@@ -29,6 +30,7 @@ pub struct Config {
     pub pricing: Pricing,
     pub gateway: Gateway,
     pub auth: Auth,
+    pub payments: Payments,
     pub log: Log,
 }
 

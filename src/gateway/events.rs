@@ -22,7 +22,7 @@ use super::commands;
 use super::limits::person;
 use super::problem::Problem;
 use crate::bus::{Bus, EVENTS, Stored};
-use crate::event::{Actor, Id, catalogue, decode, schema, to_value};
+use crate::event::{Actor, EventType, Id, catalogue, decode, schema, to_value};
 use crate::role::permission::{Caller, Permission, person_of};
 
 /// How often the archive is looked at while somebody listens; well under the 2 s of DOMAIN 5.4.
@@ -43,16 +43,18 @@ pub(super) struct Live {
 
 impl Live {
     pub(super) fn new(per_person_max: usize) -> Self {
-        let names_company = |detail_type: &str| {
-            schema(detail_type)
-                .is_some_and(|schema| schema.pointer("/properties/companyId").is_some())
+        let names_company = |row: &&EventType| {
+            let properties = "/properties/detail/properties/companyId";
+            row.versions
+                .last()
+                .is_some_and(|newest| schema(row, newest).pointer(properties).is_some())
         };
-        let types = catalogue().map(|row| row.detail_type);
+        let types = catalogue().filter(names_company);
         Self {
             per_person_max,
             listening: Arc::default(),
             last_seq: watch::Sender::new(0),
-            of_companies: types.filter(|name| names_company(name)).collect(),
+            of_companies: types.map(|row| row.detail_type).collect(),
         }
     }
 

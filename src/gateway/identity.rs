@@ -14,7 +14,7 @@ use crate::event::Actor;
 use crate::node::clock::Clock;
 use crate::node::commands::ACTOR_HEADER;
 use crate::role::Code;
-use crate::role::auth::token::{self, Keys};
+use crate::role::auth::token::{self, KeySet, TokenError};
 use crate::role::permission::Caller;
 
 /// How the door itself acts: for what anybody may ask before he is known.
@@ -32,7 +32,7 @@ pub(super) struct Identities {
 
 #[derive(Default)]
 struct Known {
-    keys: Option<Arc<Keys>>,
+    keys: Option<Arc<KeySet>>,
     asked_at: Option<Instant>,
 }
 
@@ -66,7 +66,7 @@ impl Identities {
         let keys = self.keys(false).await?;
         let claims = match token::verify(token, &keys, Clock.now()) {
             // Signed with a key that came after ours: ask for the new ones, once.
-            Err(token::Error::UnknownKey) => {
+            Err(TokenError::UnknownKey) => {
                 let keys = self.keys(true).await?;
                 token::verify(token, &keys, Clock.now())
             }
@@ -76,7 +76,7 @@ impl Identities {
         Ok(Some(claims.caller()))
     }
 
-    async fn keys(&self, newer: bool) -> Result<Arc<Keys>, Problem> {
+    async fn keys(&self, newer: bool) -> Result<Arc<KeySet>, Problem> {
         let now = Instant::now();
         {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,7 +108,7 @@ impl Identities {
         }
     }
 
-    async fn ask(&self) -> Result<Keys, String> {
+    async fn ask(&self) -> Result<KeySet, String> {
         let mut headers = Headers::default();
         headers.push(ACTOR_HEADER, DOOR);
         let reply = self
@@ -124,7 +124,7 @@ impl Identities {
             .map_err(|error| error.to_string())?;
         let reply: Value =
             serde_json::from_slice(&reply.body).map_err(|error| error.to_string())?;
-        Keys::parse(reply.get("ok").unwrap_or(&Value::Null)).map_err(|error| error.to_string())
+        KeySet::from_json(reply.get("ok").unwrap_or(&Value::Null))
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::keys;
 use super::otp::OtpRunner;
 use crate::bus::jetstream::JetStream;
-use crate::config::Config;
-use crate::event::IncidentType;
-use crate::provider::Runner;
+use crate::config::{Config, ProcessorName};
+use crate::event::{Currency, IncidentType};
+use crate::provider::{Runner, stripe};
 use crate::role::audit::AuditRole;
 use crate::role::auth::{AuthOptions, AuthRole};
 use crate::role::incident::{IncidentOptions, IncidentRole};
@@ -16,12 +16,15 @@ use crate::role::matching::MatchRole;
 use crate::role::matching::settings::{
     BasePricing, Matching, Settings as MatchSettings, Tier, Tiers, Weights,
 };
+use crate::role::payments::settings::Pricing as PaymentPricing;
+use crate::role::payments::{PaymentOptions, PaymentRole, Processor};
 use crate::role::reporting::ReportingRole;
 use crate::role::setting::ConfigRole;
 use crate::role::setting::values::Defaults;
 use crate::role::tracking::TrackingRole;
 use crate::role::vendor::VendorRole;
 use crate::role::{Role, RoleName};
+use crate::store::Secret;
 
 /// Makes a role from the configuration.
 pub type Build<'b> = &'b (dyn Fn(&Config, RoleName) -> Option<Box<dyn Role>> + Sync);
@@ -40,6 +43,7 @@ pub fn build(config: &Config, role: RoleName) -> Option<Box<dyn Role>> {
         RoleName::Vendor => Some(Box::new(VendorRole)),
         RoleName::Match => Some(Box::new(MatchRole::new(match_settings(config)))),
         RoleName::Tracking => Some(Box::new(TrackingRole)),
+        RoleName::Payments => Some(Box::new(PaymentRole::new(payment_options(config)))),
         RoleName::Reporting => Some(Box::new(ReportingRole)),
         RoleName::Auth => Some(Box::new(AuthRole::new(auth_options(config)))),
         RoleName::Config => Some(Box::new(ConfigRole::new(Defaults::new(&match_settings(
@@ -77,20 +81,12 @@ fn match_settings(config: &Config) -> MatchSettings {
         rank: tier.rank,
         priorities: tier.priorities.clone(),
     });
-    let pricing = &config.pricing;
     MatchSettings {
         matching,
         tiers: Tiers {
             tiers: tiers.collect(),
         },
-        pricing: BasePricing {
-            base_price_cents: BTreeMap::from([
-                (IncidentType::Tire, pricing.tire_cents),
-                (IncidentType::Engine, pricing.engine_cents),
-                (IncidentType::Tow, pricing.tow_cents),
-            ]),
-            per_mile_cents: pricing.per_mile_cents,
-        },
+        pricing: base_pricing(config),
     }
 }
 
@@ -102,13 +98,81 @@ fn auth_options(config: &Config) -> AuthOptions {
     }
 }
 
+fn base_pricing(config: &Config) -> BasePricing {
+    let pricing = &config.pricing;
+    BasePricing {
+        base_price_cents: BTreeMap::from([
+            (IncidentType::Tire, pricing.tire_cents),
+            (IncidentType::Engine, pricing.engine_cents),
+            (IncidentType::Tow, pricing.tow_cents),
+        ]),
+        per_mile_cents: pricing.per_mile_cents,
+    }
+}
+
+fn payment_options(config: &Config) -> PaymentOptions {
+    let section = &config.payments;
+    let secret = section.stripe.webhook_secret().unwrap_or_else(|error| {
+        // A start refuses this; at a reload the rest of the role goes on, and webhooks are refused in words.
+        tracing::error!(key = "payments.stripe.webhook_secret_file", %error, "webhooks can't be checked");
+        String::new()
+    });
+    PaymentOptions {
+        processor: match section.processor {
+            ProcessorName::Manual => Processor::Manual,
+            ProcessorName::Stripe => Processor::Stripe,
+        },
+        webhook_secret: (!secret.is_empty()).then(|| Secret::new(secret)),
+        reconcile: section.reconcile.iter().map(|span| span.0).collect(),
+        unknown_after: section.unknown_after.0,
+        resubmit_after: section.resubmit_after.0,
+        pricing: PaymentPricing {
+            prices: base_pricing(config),
+            currency: Currency::default(),
+        },
+        ..PaymentOptions::default()
+    }
+}
+
+/// What a role can't start without beside the broker and its database: files with secrets.
+///
+/// # Errors
+/// The key, and a sentence about it.
+pub fn check_secrets(config: &Config, role: RoleName) -> Result<(), (&'static str, String)> {
+    let stripe = &config.payments.stripe;
+    if role != RoleName::Payments || config.payments.processor != ProcessorName::Stripe {
+        return Ok(());
+    }
+    stripe
+        .check_secret_key()
+        .map_err(|error| ("payments.stripe.secret_key_file", error))?;
+    stripe
+        .webhook_secret()
+        .map(|_| ())
+        .map_err(|error| ("payments.stripe.webhook_secret_file", error))
+}
+
 /// Who makes the calls that the roles ask for, as configured.
 #[must_use]
 pub fn runners(config: &Config, bus: &JetStream) -> Vec<Arc<dyn Runner>> {
     let timeout = config.engine.command_timeout.0;
-    vec![Arc::new(OtpRunner::new(
-        bus.clone(),
-        &config.site.id,
-        timeout,
-    ))]
+    let otp = OtpRunner::new(bus.clone(), &config.site.id, timeout);
+    let mut runners: Vec<Arc<dyn Runner>> = vec![Arc::new(otp)];
+    if config.payments.processor == ProcessorName::Stripe {
+        let section = &config.payments.stripe;
+        let key = if section.secret_key_file.is_empty() {
+            stripe::Key::Plain(Secret::new(section.secret_key.clone()))
+        } else {
+            stripe::Key::File(section.secret_key_file.clone().into())
+        };
+        runners.extend(stripe::runners(stripe::Settings {
+            base_url: section.base_url.clone(),
+            api_version: section.api_version.clone(),
+            key,
+            timeout: section.call_timeout.0,
+            retry_base: section.retry_base.0,
+            retry_cap: section.retry_cap.0,
+        }));
+    }
+    runners
 }

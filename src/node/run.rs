@@ -93,6 +93,16 @@ pub enum Error {
         /// The stream's directory.
         path: PathBuf,
     },
+    /// A file with a secret that a role needs can't be read.
+    #[error("role {role}: {key}: {message}")]
+    Secret {
+        /// The role.
+        role: RoleName,
+        /// The key of the configuration.
+        key: &'static str,
+        /// What is wrong.
+        message: String,
+    },
     /// A role is not part of this build.
     #[error("role {0} is not built yet")]
     NotBuilt(RoleName),
@@ -425,6 +435,11 @@ async fn start_role(
     routes: &SharedRoutes,
     stop: &CancellationToken,
 ) -> Result<(Started, oneshot::Receiver<()>), Error> {
+    registry::check_secrets(config, name).map_err(|(key, message)| Error::Secret {
+        role: name,
+        key,
+        message,
+    })?;
     let dir = &config.site.state_dir;
     let lock = lock(dir, name)?;
     if name == RoleName::Auth {

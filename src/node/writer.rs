@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
+use super::effects::Asked;
 use super::engine::{Counts, Engine, Incoming, Settings, Standing, StepOutput, Work};
 use super::intake::Intake;
 use super::latency::Latency;
@@ -19,7 +20,7 @@ use super::{archive, letter};
 use crate::bus::{AckToken, Bus};
 use crate::event::{Id, Ts};
 use crate::role::{Command, Mode, Rejection, Role};
-use crate::store::{self, EffectCall, ReplayRow};
+use crate::store::{self, ReplayRow};
 
 /// What a command is answered.
 pub type Reply = Result<Value, Rejection>;
@@ -57,7 +58,7 @@ pub struct Shared {
     /// Deliveries to acknowledge.
     pub acks: mpsc::UnboundedSender<Vec<AckToken>>,
     /// Calls to make.
-    pub effects: mpsc::UnboundedSender<EffectCall>,
+    pub effects: mpsc::UnboundedSender<Asked>,
     /// Replay jobs that got further.
     pub replays: mpsc::UnboundedSender<ReplayRow>,
     /// What happened so far.
@@ -184,7 +185,13 @@ impl<B: Bus> Writer<B> {
         }
         for call in output.effects {
             // Nobody takes it while the node stops: it is in the store, and made after the next start.
-            let _ = self.shared.effects.send(call);
+            let _ = self.shared.effects.send(Asked::Kept(call));
+        }
+        for (id, call) in output.answers {
+            if let Some(asker) = askers.remove(&id) {
+                // Nobody takes it while the node stops: the asker is told so by the closed channel.
+                let _ = self.shared.effects.send(Asked::Reply(call, asker));
+            }
         }
         for row in output.replays {
             // Only whoever carries jobs out wants to know; the place is in the store.
@@ -209,7 +216,7 @@ impl<B: Bus> Writer<B> {
         let clean = self.engine.start(self.clock.now())?;
         // First of all: what follows hands its own calls out by itself.
         for call in self.engine.pending_effects()? {
-            let _ = self.shared.effects.send(call);
+            let _ = self.shared.effects.send(Asked::Kept(call));
         }
         let mut held = Vec::new();
         if let Some(queue) = self.queue {

@@ -1,8 +1,12 @@
 //! The ends outside: whoever Roadcall calls over HTTP or SMTP. A runner makes one try of one kind of call; when, how often
 //! and behind which breaker is the node's matter (`node::effects`). Only here are HTTP and SMTP clients.
 
+pub mod http;
+pub mod stripe;
+
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -32,6 +36,16 @@ pub trait Runner: Send + Sync + 'static {
 
     /// Whether the service takes the same key twice without doing it twice. Only such calls are tried again.
     fn idempotent(&self) -> bool;
+
+    /// How long one try may take (DOMAIN 6); after that nobody knows how it ended.
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(30)
+    }
+
+    /// What is waited before each further try of an idempotent call, give or take a quarter (DOMAIN 6).
+    fn waits(&self) -> Vec<Duration> {
+        [100, 200, 400].map(Duration::from_millis).to_vec()
+    }
 
     /// Makes one try of `call`.
     fn call<'a>(&'a self, call: &'a EffectCall) -> Try<'a>;

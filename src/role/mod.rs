@@ -10,9 +10,11 @@ pub mod auth;
 pub mod incident;
 pub mod listing;
 pub mod matching;
+pub mod payments;
 pub mod permission;
 pub mod reporting;
 pub mod setting;
+pub mod signature;
 #[cfg(test)]
 mod testing;
 pub mod tracking;
@@ -68,11 +70,12 @@ impl RoleName {
     ];
 
     /// The roles that this build can run.
-    pub const BUILT: [Self; 8] = [
+    pub const BUILT: [Self; 9] = [
         Self::Incident,
         Self::Vendor,
         Self::Match,
         Self::Tracking,
+        Self::Payments,
         Self::Reporting,
         Self::Auth,
         Self::Config,

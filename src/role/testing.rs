@@ -29,6 +29,8 @@ pub struct Bench<R: Role> {
     reader: Reader,
     inputs: u64,
     read_to: i64,
+    /// The call whose outcome would have answered the last command.
+    pub answering: Option<EffectCall>,
     _dir: TempDir,
 }
 
@@ -59,6 +61,7 @@ impl<R: Role> Bench<R> {
             reader,
             inputs: 0,
             read_to: 0,
+            answering: None,
             _dir: dir,
         }
     }
@@ -85,14 +88,19 @@ impl<R: Role> Bench<R> {
             correlation,
             ..Origin::default()
         };
+        let replayed = matches!(input, Input::Event(received) if received.mode == Mode::Replay);
         let context = Context {
             now: self.now,
             input_id,
             input_time,
             first,
             origin,
-            delivery: None,
-            reach: Reach::Full,
+            delivery: replayed.then_some("replay"),
+            reach: if replayed {
+                Reach::NoExternal
+            } else {
+                Reach::Full
+            },
         };
         let mut tx = Tx::open(&mut self.store, context).expect("a savepoint opens");
         let result = self.role.handle(&mut tx, input);
@@ -100,6 +108,7 @@ impl<R: Role> Bench<R> {
             Ok(()) => {
                 let kept = tx.keep().expect("kept");
                 self.calls.extend(kept.effects);
+                self.answering.clone_from(&kept.reply_with);
                 if kept.refused {
                     self.store.commit().expect("committed");
                     let reply = kept.reply.unwrap_or_default();
@@ -131,29 +140,25 @@ impl<R: Role> Bench<R> {
 
     /// Delivers an event from another role.
     pub fn event<D: Detail>(&mut self, detail: &D) -> Result<Vec<Event>, HandlerError> {
-        let id = self.next_id();
-        let event = Event::build(
-            detail,
-            Base {
-                id,
-                time: self.now,
-                site: Site::new("hub").expect("a valid site"),
-                home: None,
-                cause: None,
-                correlation: None,
-                metadata: std::collections::BTreeMap::default(),
-            },
-        );
-        let input = Input::Event(Box::new(Received {
-            event: event.into(),
-            mode: Mode::Live,
-            too_old: false,
-        }));
-        Ok(self.run(&input, id)?.1)
+        self.deliver(detail, Mode::Live, false)
     }
 
     /// Delivers an event that its rule calls too old.
     pub fn old_event<D: Detail>(&mut self, detail: &D) -> Result<Vec<Event>, HandlerError> {
+        self.deliver(detail, Mode::Live, true)
+    }
+
+    /// Delivers an event as a replay does.
+    pub fn replay<D: Detail>(&mut self, detail: &D) -> Result<Vec<Event>, HandlerError> {
+        self.deliver(detail, Mode::Replay, false)
+    }
+
+    fn deliver<D: Detail>(
+        &mut self,
+        detail: &D,
+        mode: Mode,
+        too_old: bool,
+    ) -> Result<Vec<Event>, HandlerError> {
         let id = self.next_id();
         let event = Event::build(
             detail,
@@ -169,10 +174,38 @@ impl<R: Role> Bench<R> {
         );
         let input = Input::Event(Box::new(Received {
             event: event.into(),
-            mode: Mode::Live,
-            too_old: true,
+            mode,
+            too_old,
         }));
         Ok(self.run(&input, id)?.1)
+    }
+
+    /// The calls that have no handled result yet, the oldest first.
+    pub fn effects(&self) -> Vec<EffectCall> {
+        let pending = self.store.pending_effects().expect("effects can be read");
+        pending.into_iter().map(|pending| pending.call).collect()
+    }
+
+    /// Hands over how a call ended, as the engine does.
+    pub fn effect_result(
+        &mut self,
+        key: &str,
+        outcome: EffectOutcome,
+    ) -> Result<Vec<Event>, HandlerError> {
+        let pending = self.store.pending_effect(key).expect("effects can be read");
+        let call = pending.expect("the call was asked for").call;
+        let input = Input::Effect(EffectResult {
+            key: call.key,
+            kind: call.kind,
+            outcome,
+            request: call.request,
+        });
+        let id = self.next_id();
+        let events = self.run(&input, id)?.1;
+        self.store.begin().expect("a step begins");
+        self.store.remove_effect(key).expect("removed");
+        self.store.commit().expect("committed");
+        Ok(events)
     }
 
     /// Sends a command as `actor`, through the permission check as the engine does.

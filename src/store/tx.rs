@@ -82,6 +82,8 @@ pub struct TxOutput {
     pub emitted: u32,
     /// Calls to start after the commit.
     pub effects: Vec<EffectCall>,
+    /// The call whose outcome is the reply.
+    pub reply_with: Option<EffectCall>,
 }
 
 /// One input's transaction (a savepoint in the step).
@@ -383,6 +385,12 @@ impl<'a> Tx<'a> {
         })?;
         self.output.reply = Some(value);
         Ok(())
+    }
+
+    /// Lets a command be answered with what `call` brings, straight from the service to the caller: neither the call nor
+    /// its outcome is ever written, and it is not made again. For what no file may hold.
+    pub fn reply_with(&mut self, call: EffectCall) {
+        self.output.reply_with = Some(call);
     }
 
     /// Sets a command's reply to a refusal and keeps what was written.

@@ -18,6 +18,7 @@ mod letters;
 mod logins;
 mod patterns;
 mod poison;
+mod payments;
 mod processes;
 mod publishing;
 mod queues;

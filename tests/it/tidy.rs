@@ -52,7 +52,7 @@ const STORE_FOR_ROLES: [&str; 10] = [
     "Origin",
 ];
 /// Files that may sleep, with the reason; everything else waits for a condition.
-const SLEEPERS: [(&str, &str); 4] = [
+const SLEEPERS: [(&str, &str); 5] = [
     ("tests/it/support/mod.rs", "`eventually` itself"),
     (
         "tests/it/support/processes.rs",
@@ -60,6 +60,10 @@ const SLEEPERS: [(&str, &str); 4] = [
     ),
     (
         "tests/it/crash.rs",
+        "the moment of a kill is the fault that the seed chooses",
+    ),
+    (
+        "tests/it/payments.rs",
         "the moment of a kill is the fault that the seed chooses",
     ),
     ("tests/it/tidy.rs", "names the word"),
@@ -81,7 +85,7 @@ impl Source {
 
     /// Code that is not there for tests: everything before the tests at the end of a file.
     fn shipped(&self) -> &str {
-        let for_tests = ["/tests.rs", "/testing.rs"]
+        let for_tests = ["/tests.rs", "_tests.rs", "/testing.rs"]
             .iter()
             .any(|end| self.path.ends_with(end))
             || self.path.contains("/tests/");

@@ -10,21 +10,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::breaker::Breaker;
 use super::engine::Work;
-use super::writer::Job;
+use super::writer::{Job, Reply};
 use crate::provider::{CallError, Runner};
+use crate::role::{Code, Rejection};
 use crate::store::{EffectCall, EffectOutcome};
 
 /// Calls at once, for one role.
 const AT_ONCE: usize = 64;
-/// How long one try may take (DOMAIN 6).
-const TIMEOUT: Duration = Duration::from_secs(30);
-/// What is waited before each retry, give or take a quarter (DOMAIN 6).
-const RETRIES_MS: [u64; 3] = [100, 200, 400];
-
 /// The runners that a process has, with a breaker for each service.
 #[derive(Default)]
 pub struct Runners {
@@ -51,31 +47,34 @@ impl Runners {
                 call.kind
             ));
         };
-        let mut waits_ms = RETRIES_MS.iter();
+        let mut waits = runner.waits().into_iter();
+        // Once a try's end is unknown, only an answer makes it known: what a later try did not send says nothing of it.
+        let mut in_doubt = None;
         loop {
             if !self.breaker(runner.service(), |breaker| breaker.admit(Instant::now())) {
-                return EffectOutcome::NotSent(format!(
-                    "{} is failing, its breaker is open",
-                    runner.service()
-                ));
+                let why = format!("{} is failing, its breaker is open", runner.service());
+                return in_doubt.map_or(EffectOutcome::NotSent(why), EffectOutcome::Unknown);
             }
-            let tried = tokio::time::timeout(TIMEOUT, runner.call(call)).await;
+            let tried = tokio::time::timeout(runner.timeout(), runner.call(call)).await;
             let tried =
-                tried.unwrap_or_else(|_| Err(CallError::Unknown("no answer in 30 s".to_owned())));
+                tried.unwrap_or_else(|_| Err(CallError::Unknown("no answer in time".to_owned())));
             // A refusal is an answer: the service works.
             let works = matches!(tried, Ok(_) | Err(CallError::Refused(_)));
             self.breaker(runner.service(), |breaker| {
                 breaker.report(Instant::now(), works)
             });
-            let (outcome, passing) = match tried {
+            let why = match tried {
                 Ok(value) => return EffectOutcome::Done(value),
-                Err(CallError::Refused(why)) => (EffectOutcome::Failed(why), false),
-                Err(CallError::Unavailable(why)) => (EffectOutcome::Failed(why), true),
-                Err(CallError::Unknown(why)) => (EffectOutcome::Unknown(why), true),
+                Err(CallError::Refused(why)) => return EffectOutcome::Failed(why),
+                Err(CallError::Unavailable(why)) => why,
+                Err(CallError::Unknown(why)) => {
+                    in_doubt = Some(why.clone());
+                    why
+                }
             };
-            match waits_ms.next().filter(|_| passing && runner.idempotent()) {
-                Some(wait_ms) => tokio::time::sleep(jittered(*wait_ms)).await,
-                None => return outcome,
+            match waits.next().filter(|_| runner.idempotent()) {
+                Some(wait) => tokio::time::sleep(jittered(wait)).await,
+                None => return in_doubt.map_or(EffectOutcome::Failed(why), EffectOutcome::Unknown),
             }
         }
     }
@@ -86,42 +85,81 @@ impl Runners {
     }
 }
 
-/// `ms`, give or take a quarter.
-fn jittered(ms: u64) -> Duration {
-    Duration::from_millis(ms).mul_f64(0.75 + 0.5 * fastrand::f64())
+/// `wait`, give or take a quarter.
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(0.75 + 0.5 * fastrand::f64())
 }
 
-/// Makes the calls that arrive, 64 at the most, and hands their outcomes to the writer, until the channel
-/// closes. What is still on its way then is made again after the next start.
+/// A call, and who wants to know how it ended.
+#[derive(Debug)]
+pub enum Asked {
+    /// The role: the call is in its store until the result was handled.
+    Kept(EffectCall),
+    /// Only whoever sent a command and waits for its reply.
+    Reply(EffectCall, oneshot::Sender<Reply>),
+}
+
+/// Makes the calls that arrive, 64 at the most, and hands their outcomes to the writer, or to who asked, until the channel
+/// closes. What is still on its way to the writer then is made again after the next start.
 pub async fn make_calls(
     runners: Arc<Runners>,
-    mut calls: mpsc::UnboundedReceiver<EffectCall>,
+    mut calls: mpsc::UnboundedReceiver<Asked>,
     jobs: mpsc::WeakSender<Job>,
 ) {
     let room = Arc::new(Semaphore::new(AT_ONCE));
-    while let Some(call) = calls.recv().await {
+    while let Some(asked) = calls.recv().await {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
             return;
         };
         let (runners, jobs) = (Arc::clone(&runners), jobs.clone());
         tokio::spawn(async move {
-            let outcome = runners.run(&call).await;
-            drop(permit);
-            if !matches!(outcome, EffectOutcome::Done(_)) {
-                tracing::warn!(
-                    effect = call.key,
-                    kind = call.kind,
-                    ?outcome,
-                    "a call did not succeed"
-                );
-            }
-            if let Some(jobs) = jobs.upgrade() {
-                let key = call.key;
-                // A writer that has ended hands the call out again at its next start.
-                let _ = jobs.send(Job::Do(Work::Effect { key, outcome })).await;
+            match asked {
+                Asked::Kept(call) => {
+                    let outcome = make(&runners, &call).await;
+                    drop(permit);
+                    if let Some(jobs) = jobs.upgrade() {
+                        let key = call.key;
+                        // A writer that has ended hands the call out again at its next start.
+                        let _ = jobs.send(Job::Do(Work::Effect { key, outcome })).await;
+                    }
+                }
+                Asked::Reply(call, asker) => {
+                    let outcome = make(&runners, &call).await;
+                    // The asker may have given up waiting.
+                    let _ = asker.send(reply(outcome));
+                }
             }
         });
     }
+}
+
+async fn make(runners: &Runners, call: &EffectCall) -> EffectOutcome {
+    let outcome = runners.run(call).await;
+    if !matches!(outcome, EffectOutcome::Done(_)) {
+        tracing::warn!(
+            effect = call.key,
+            kind = call.kind,
+            ?outcome,
+            "a call did not succeed"
+        );
+    }
+    outcome
+}
+
+/// A call's outcome as the reply to a command. The service's own words stay in the log.
+fn reply(outcome: EffectOutcome) -> Reply {
+    let (code, message) = match outcome {
+        EffectOutcome::Done(value) => return Ok(value),
+        EffectOutcome::Failed(_) | EffectOutcome::NotSent(_) => (
+            Code::ServiceUnavailable,
+            "the service behind this can't be asked now, try again",
+        ),
+        EffectOutcome::Unknown(_) => (
+            Code::Timeout,
+            "the service behind this did not answer, try again",
+        ),
+    };
+    Err(Rejection::new(code, message))
 }
 
 #[cfg(test)]
@@ -187,6 +225,19 @@ mod tests {
             .run(&call("scripted"))
             .await;
         (outcome, runner.tries.load(Ordering::Relaxed))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_try_without_an_answer_stays_in_doubt_until_one_comes() {
+        let silent = || Some(Err(CallError::Unknown("silent".to_owned())));
+        let doubt = EffectOutcome::Unknown("silent".to_owned());
+        let (outcome, tries) = run(true, vec![silent(), busy()]).await;
+        assert_eq!((outcome, tries), (doubt, 4));
+        let refused = Some(Err(CallError::Refused("no".to_owned())));
+        let (outcome, _) = run(true, vec![silent(), busy(), refused]).await;
+        assert_eq!(outcome, EffectOutcome::Failed("no".to_owned()));
+        let (outcome, tries) = run(true, vec![None, Some(Ok(Value::Null))]).await;
+        assert_eq!((outcome, tries), (EffectOutcome::Done(Value::Null), 2));
     }
 
     fn busy() -> Option<Result<Value, CallError>> {

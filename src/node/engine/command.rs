@@ -57,6 +57,11 @@ impl Engine {
             })? {
                 Err(error) => Err(self.refusal(command, error)),
                 Ok(mut done) => {
+                    if let Some(call) = done.reply_with.take() {
+                        output.answers.push((command.id, call));
+                        self.collect(done, output);
+                        return Ok(());
+                    }
                     let reply = done
                         .reply
                         .take()

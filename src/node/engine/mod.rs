@@ -156,6 +156,8 @@ pub struct StepOutput {
     pub replies: Vec<(Id, Result<Value, Rejection>)>,
     /// Calls to start.
     pub effects: Vec<EffectCall>,
+    /// Commands by id that a call's outcome answers.
+    pub answers: Vec<(Id, EffectCall)>,
     /// Replay jobs that got further.
     pub replays: Vec<ReplayRow>,
     /// Whether the outbox grew: a hint for the relay.

@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod counting;
+pub mod ends;
 pub mod noting;
 pub mod processes;
 pub mod reference;
@@ -100,6 +101,14 @@ where
     F: Future<Output = Option<T>>,
 {
     eventually_within(30, what, ask).await
+}
+
+/// The same for two minutes: where an open breaker takes half a minute to try again.
+pub async fn patiently<T, F>(what: &str, ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    eventually_within(120, what, ask).await
 }
 
 /// The same with more patience, for much work.

@@ -10,13 +10,15 @@ use serde_json::Value;
 use super::{eventually, free_port, nats_server};
 use roadcall::bus::Bus;
 use roadcall::bus::jetstream::{Config, Form, JetStream};
+use roadcall::role::RoleName;
 
 /// The roles of this build.
-pub const ROLES: [&str; 8] = [
+pub const ROLES: [&str; 9] = [
     "incident",
     "vendor",
     "match",
     "tracking",
+    "payments",
     "reporting",
     "auth",
     "config",
@@ -26,6 +28,8 @@ pub const ROLES: [&str; 8] = [
 /// The processes; all are killed when it is dropped.
 pub struct Processes {
     pub dir: tempfile::TempDir,
+    /// A configuration file for all of them, where the default ones will not do.
+    pub config: Option<std::path::PathBuf>,
     port: u16,
     broker: Child,
     roles: BTreeMap<&'static str, Child>,
@@ -38,6 +42,7 @@ impl Processes {
         let broker = start_broker(dir.path(), port);
         Self {
             dir,
+            config: None,
             port,
             broker,
             roles: BTreeMap::new(),
@@ -55,6 +60,9 @@ impl Processes {
             .env_clear()
             .args(["--nats", &self.url()])
             .stdin(Stdio::null());
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
         command
     }
 
@@ -136,9 +144,9 @@ impl Processes {
     /// Waits until every queue is empty.
     pub async fn drained(&self, bus: &JetStream) {
         eventually("the queues drain", || async {
-            let queueless = ["auth", "config"];
-            for role in ROLES.iter().filter(|role| !queueless.contains(role)) {
-                let state = bus.queue(&format!("{role}-queue")).await.ok()?;
+            let roles = ROLES.map(|role| role.parse::<RoleName>().expect("a role"));
+            for queue in roles.iter().filter_map(|role| role.queue()) {
+                let state = bus.queue(queue).await.ok()?;
                 if state.pending + state.ack_pending > 0 {
                     return None;
                 }

@@ -1,0 +1,3 @@
+//! The ends outside that Roadcall calls, as real listeners on the loopback.
+
+pub mod stripe;
