@@ -17,7 +17,7 @@ pub(super) struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn refuse(&mut self, key: &str, message: impl Into<String>, help: &str) {
+    pub(super) fn refuse(&mut self, key: &str, message: impl Into<String>, help: &str) {
         self.problems.push(Problem {
             key: key.to_owned(),
             origin: (self.origin)(key),
@@ -51,6 +51,7 @@ impl Check<'_> {
         self.matching(config);
         self.sla(config);
         self.pricing(config);
+        self.notifications(&config.notifications);
         self.log(&config.log.level);
     }
 

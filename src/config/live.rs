@@ -11,6 +11,9 @@ const LIVE: &[&str] = &[
     "matching.",
     "sla.",
     "pricing.",
+    "notifications.sms_per_hour",
+    "notifications.retry_delay",
+    "notifications.link_base",
     "log.level",
     "engine.retry_delay",
     "engine.not_yet_max",
@@ -39,6 +42,10 @@ pub fn reload(old: &Config, new: &Config) -> Reload {
     config.matching = new.matching.clone();
     config.sla = new.sla.clone();
     config.pricing = new.pricing.clone();
+    let (ours, theirs) = (&mut config.notifications, &new.notifications);
+    ours.sms_per_hour = theirs.sms_per_hour;
+    ours.retry_delay = theirs.retry_delay;
+    ours.link_base.clone_from(&theirs.link_base);
     config.log = new.log.clone();
     config.engine.retry_delay = new.engine.retry_delay;
     config.engine.not_yet_max = new.engine.not_yet_max;
@@ -106,6 +113,9 @@ mod tests {
         new.matching.rounds = 9;
         new.sla.tiers.clear();
         new.pricing.tow_cents = 1;
+        new.notifications.sms_per_hour = 1;
+        new.notifications.retry_delay = Span::secs(1);
+        new.notifications.link_base = "https://x.example".to_owned();
         new.log.level = "warn".to_owned();
         new.engine.retry_delay = Span::secs(1);
         new.engine.not_yet_max = Span::secs(1);

@@ -5,6 +5,7 @@ mod check;
 mod layers;
 mod live;
 mod matching;
+mod notifications;
 mod sections;
 pub mod units;
 
@@ -17,6 +18,7 @@ use serde::de::DeserializeOwned;
 
 pub use live::{Reload, differences, reload};
 pub use matching::*;
+pub use notifications::*;
 pub use sections::*;
 
 /// Where a configuration may come from.
@@ -76,7 +78,19 @@ impl Loaded {
             )+};
         }
         sections!(
-            site, bus, broker, engine, archive, dlq, rules, incident, matching, sla, pricing, log
+            site,
+            bus,
+            broker,
+            engine,
+            archive,
+            dlq,
+            rules,
+            incident,
+            matching,
+            sla,
+            pricing,
+            notifications,
+            log
         );
         let mut check = check::Check {
             origin: &|key| origin(&figment, key),
@@ -90,12 +104,7 @@ impl Loaded {
         }
         let mut origins = Vec::new();
         flatten("", &merged, &mut |key, value| {
-            let shown = if secret(key) {
-                mask(value)
-            } else {
-                show(value)
-            };
-            origins.push((key.to_owned(), shown, origin(&figment, key)));
+            origins.push((key.to_owned(), shown(key, value), origin(&figment, key)));
         });
         Ok(Self {
             config,
@@ -249,8 +258,20 @@ impl Config {
     }
 }
 
-fn secret(key: &str) -> bool {
-    matches!(key, "bus.url")
+/// Keys whose whole value is a secret.
+const SECRETS: &[&str] = &[
+    "notifications.sms_token",
+    "notifications.smtp_password",
+    "notifications.push_secret",
+];
+
+/// A value as people may see it.
+fn shown(key: &str, value: &Value) -> String {
+    let text = show(value);
+    if SECRETS.contains(&key) && !text.is_empty() {
+        return "***".to_owned();
+    }
+    if key == "bus.url" { mask(value) } else { text }
 }
 
 /// An URL without its password; anything else as it is.

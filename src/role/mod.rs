@@ -9,6 +9,7 @@ pub mod audit;
 pub mod incident;
 pub mod listing;
 pub mod matching;
+pub mod notifications;
 pub mod permission;
 #[cfg(test)]
 mod testing;
@@ -64,11 +65,12 @@ impl RoleName {
     ];
 
     /// The roles that this build can run.
-    pub const BUILT: [Self; 5] = [
+    pub const BUILT: [Self; 6] = [
         Self::Incident,
         Self::Vendor,
         Self::Match,
         Self::Tracking,
+        Self::Notifications,
         Self::Audit,
     ];
 

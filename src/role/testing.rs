@@ -5,9 +5,15 @@ use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 use super::permission::{self, Caller};
-use super::{Code, Command, Entropy, HandlerError, Input, Mode, Received, Rejection, Role, Timer};
+use super::{
+    Code, Command, EffectResult, Entropy, HandlerError, Input, Mode, Received, Rejection, Role,
+    Timer,
+};
 use crate::event::{Actor, Base, Codec, Detail, Event, Id, Site, Ts, decode, ids};
-use crate::store::{Context, Identity, Options, Origin, Reach, Reader, Store, Synchronous, Tx};
+use crate::store::{
+    Context, EffectCall, EffectOutcome, Identity, Options, Origin, Reach, Reader, Store,
+    Synchronous, Tx,
+};
 
 /// A role on the bench.
 pub struct Bench<R: Role> {
@@ -15,6 +21,10 @@ pub struct Bench<R: Role> {
     pub role: R,
     /// The time that the next input sees.
     pub now: Ts,
+    /// Calls that were asked for, until the test takes them.
+    pub calls: Vec<EffectCall>,
+    /// How far the next input reaches.
+    pub reach: Reach,
     store: Store,
     reader: Reader,
     inputs: u64,
@@ -43,6 +53,8 @@ impl<R: Role> Bench<R> {
         Self {
             role,
             now: Ts::from_ms(1_768_471_200_000),
+            calls: Vec::new(),
+            reach: Reach::Full,
             store,
             reader,
             inputs: 0,
@@ -80,13 +92,14 @@ impl<R: Role> Bench<R> {
             first,
             origin,
             delivery: None,
-            reach: Reach::Full,
+            reach: self.reach,
         };
         let mut tx = Tx::open(&mut self.store, context).expect("a savepoint opens");
         let result = self.role.handle(&mut tx, input);
         let reply = match result {
             Ok(()) => {
                 let kept = tx.keep().expect("kept");
+                self.calls.extend(kept.effects);
                 if kept.refused {
                     self.store.commit().expect("committed");
                     let reply = kept.reply.unwrap_or_default();
@@ -118,48 +131,58 @@ impl<R: Role> Bench<R> {
 
     /// Delivers an event from another role.
     pub fn event<D: Detail>(&mut self, detail: &D) -> Result<Vec<Event>, HandlerError> {
-        let id = self.next_id();
-        let event = Event::build(
-            detail,
-            Base {
-                id,
-                time: self.now,
-                site: Site::new("hub").expect("a valid site"),
-                home: None,
-                cause: None,
-                correlation: None,
-                metadata: std::collections::BTreeMap::default(),
-            },
-        );
-        let input = Input::Event(Box::new(Received {
-            event: event.into(),
-            mode: Mode::Live,
-            too_old: false,
-        }));
-        Ok(self.run(&input, id)?.1)
+        let received = self.received(detail, Mode::Live, false);
+        self.deliver(received)
     }
 
     /// Delivers an event that its rule calls too old.
     pub fn old_event<D: Detail>(&mut self, detail: &D) -> Result<Vec<Event>, HandlerError> {
+        let received = self.received(detail, Mode::Live, true);
+        self.deliver(received)
+    }
+
+    /// An event from another role, with an id of its own, to be delivered once or more.
+    pub fn received<D: Detail>(&mut self, detail: &D, mode: Mode, too_old: bool) -> Received {
+        let base = Base {
+            id: self.next_id(),
+            time: self.now,
+            site: Site::new("hub").expect("a valid site"),
+            home: None,
+            cause: None,
+            correlation: None,
+            metadata: std::collections::BTreeMap::default(),
+        };
+        Received {
+            event: Event::build(detail, base).into(),
+            mode,
+            too_old,
+        }
+    }
+
+    /// Delivers it: the engine would know a second copy by its id, the role alone does not.
+    pub fn deliver(&mut self, received: Received) -> Result<Vec<Event>, HandlerError> {
+        let id = received.event.id;
+        Ok(self.run(&Input::Event(Box::new(received)), id)?.1)
+    }
+
+    /// Tells the role how a call ended.
+    pub fn answer(
+        &mut self,
+        call: &EffectCall,
+        outcome: EffectOutcome,
+    ) -> Result<Vec<Event>, HandlerError> {
         let id = self.next_id();
-        let event = Event::build(
-            detail,
-            Base {
-                id,
-                time: self.now,
-                site: Site::new("hub").expect("a valid site"),
-                home: None,
-                cause: None,
-                correlation: None,
-                metadata: std::collections::BTreeMap::default(),
-            },
-        );
-        let input = Input::Event(Box::new(Received {
-            event: event.into(),
-            mode: Mode::Live,
-            too_old: true,
-        }));
-        Ok(self.run(&input, id)?.1)
+        let input = Input::Effect(EffectResult {
+            key: call.key.clone(),
+            kind: call.kind.clone(),
+            outcome,
+            request: call.request.clone(),
+        });
+        let events = self.run(&input, id)?.1;
+        self.store.begin().expect("a step begins");
+        self.store.remove_effect(&call.key).expect("removed");
+        self.store.commit().expect("committed");
+        Ok(events)
     }
 
     /// Sends a command as `actor`, through the permission check as the engine does.

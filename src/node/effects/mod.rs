@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
 
 use self::breaker::Breaker;
+use super::clock::Clock;
 use super::engine::Work;
 use super::writer::Job;
 use crate::provider::{CallError, Runner};
@@ -53,6 +54,11 @@ impl Runners {
         };
         let mut waits_ms = RETRIES_MS.iter();
         loop {
+            // Asked anew for each try, and first of all: a call from before a long stop may be made now.
+            let late = runner.not_after(call).is_some_and(|end| Clock.now() >= end);
+            if late {
+                return EffectOutcome::NotSent("it has lost its sense".to_owned());
+            }
             if !self.breaker(runner.service(), |breaker| breaker.admit(Instant::now())) {
                 return EffectOutcome::NotSent(format!(
                     "{} is failing, its breaker is open",

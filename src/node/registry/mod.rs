@@ -1,5 +1,7 @@
 //! The role registry: what runs under a role's name, made from the configuration.
 
+mod messages;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,6 +14,7 @@ use crate::role::matching::MatchRole;
 use crate::role::matching::settings::{
     BasePricing, Matching, Settings as MatchSettings, Tier, Tiers, Weights,
 };
+use crate::role::notifications::NotificationsRole;
 use crate::role::tracking::TrackingRole;
 use crate::role::vendor::VendorRole;
 use crate::role::{Role, RoleName};
@@ -33,6 +36,10 @@ pub fn build(config: &Config, role: RoleName) -> Option<Box<dyn Role>> {
         RoleName::Vendor => Some(Box::new(VendorRole)),
         RoleName::Match => Some(Box::new(MatchRole::new(match_settings(config)))),
         RoleName::Tracking => Some(Box::new(TrackingRole)),
+        RoleName::Notifications => {
+            let options = messages::options(&config.notifications);
+            Some(Box::new(NotificationsRole::new(options)))
+        }
         RoleName::Audit => Some(Box::new(AuditRole)),
         _ => None,
     }
@@ -84,8 +91,8 @@ fn match_settings(config: &Config) -> MatchSettings {
 
 /// Who makes the calls that the roles ask for, as configured.
 #[must_use]
-pub fn runners(_config: &Config) -> Vec<Arc<dyn Runner>> {
-    Vec::new()
+pub fn runners(config: &Config) -> Vec<Arc<dyn Runner>> {
+    messages::runners(&config.notifications)
 }
 
 /// The source of a role's own events (DOMAIN 1.1).
