@@ -3,7 +3,7 @@ SHELL := /bin/bash
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 BROKER := target/broker/nats-server
 
-.PHONY: broker python-client build demo test verify fmt clippy doc bench
+.PHONY: broker python-client mail-server build demo test verify fmt clippy doc bench
 
 broker:
 	@scripts/fetch-broker
@@ -11,6 +11,10 @@ broker:
 # What the tests publish foreign events with.
 python-client:
 	@scripts/fetch-python-client
+
+# The mail server that the tests send to.
+mail-server:
+	@scripts/fetch-mail-server
 
 # A static release binary with the broker in it. The explicit target keeps the flags from the proc-macros. In a static
 # binary the getrandom crate can't look libc's function up and would want /dev/random; told so, it asks the kernel.
@@ -24,7 +28,7 @@ build: broker
 demo: build
 	target/release/roadcall demo
 
-test: broker python-client
+test: broker python-client mail-server
 	cargo test --locked
 
 fmt:

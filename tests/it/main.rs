@@ -10,6 +10,7 @@ mod death;
 mod effects;
 mod engine;
 mod explain;
+mod messages;
 mod patterns;
 mod processes;
 mod queues;

@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 
 use super::{Inbound, NotificationsRole, Options};
 use crate::event::{
-    Actor, BackgroundCheckStatus, Capability, Cents, Channel, Count1, CoverageMiles, Currency,
-    Date, E164, Email, ErasureReason, Id, IncidentType, List, Miles, OfferCreated, PaymentApproved,
-    Personal, Point, Priority, Rate, Text, Ts, Tz, UserDataDeleted, UserRegistered, UserRole,
-    UserStatus, VendorRegistered, ids,
+    Actor, BackgroundCheckStatus, Capability, Cents, Count1, CoverageMiles, Currency, Date, E164,
+    Email, ErasureReason, Id, IncidentType, List, Miles, OfferCreated, PaymentApproved, Personal,
+    Point, Priority, Rate, Text, Ts, Tz, UserDataDeleted, UserRegistered, UserRole, UserStatus,
+    VendorRegistered, ids,
 };
 use crate::role::testing::Bench;
 use crate::store::{EffectCall, EffectOutcome, Secret};

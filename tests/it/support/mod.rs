@@ -1,6 +1,7 @@
 //! A real nats-server per test, on a free port with a store of its own, killed on drop; and waiting for conditions.
 
 pub mod counting;
+pub mod ends;
 pub mod processes;
 pub mod reference;
 pub mod schema;
@@ -79,7 +80,22 @@ pub async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
-    for _ in 0..600 {
+    within(600, what, &mut ask).await
+}
+
+/// The same for what comes only after a call's time is up: fails after two minutes.
+pub async fn patiently<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    within(2_400, what, &mut ask).await
+}
+
+async fn within<T, F>(times: u32, what: &str, ask: &mut impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    for _ in 0..times {
         if let Some(found) = ask().await {
             return found;
         }

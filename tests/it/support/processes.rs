@@ -12,11 +12,20 @@ use roadcall::bus::Bus;
 use roadcall::bus::jetstream::{Config, Form, JetStream};
 
 /// The roles of this build.
-pub const ROLES: [&str; 5] = ["incident", "vendor", "match", "tracking", "audit"];
+pub const ROLES: [&str; 6] = [
+    "incident",
+    "vendor",
+    "match",
+    "tracking",
+    "notifications",
+    "audit",
+];
 
 /// The processes; all are killed when it is dropped.
 pub struct Processes {
     pub dir: tempfile::TempDir,
+    /// What the commands to come are given first, such as `--config`.
+    pub arguments: Vec<String>,
     port: u16,
     broker: Child,
     roles: BTreeMap<&'static str, Child>,
@@ -29,6 +38,7 @@ impl Processes {
         let broker = start_broker(dir.path(), port);
         Self {
             dir,
+            arguments: Vec::new(),
             port,
             broker,
             roles: BTreeMap::new(),
@@ -44,6 +54,7 @@ impl Processes {
         let mut command = Command::new(env!("CARGO_BIN_EXE_roadcall"));
         command
             .env_clear()
+            .args(&self.arguments)
             .args(["--nats", &self.url()])
             .stdin(Stdio::null());
         command

@@ -1,0 +1,6 @@
+//! The ends outside that messages go to, played on loopback: real listeners that record what comes and misbehave as told.
+
+pub mod hooks;
+pub mod sms;
+pub mod smtp;
+pub mod web;
