@@ -17,6 +17,7 @@ mod explain;
 mod failure;
 mod incident;
 mod logging;
+mod notification;
 mod offer;
 mod output;
 mod queue;
@@ -136,6 +137,9 @@ enum Command {
     /// Look at and answer offers.
     #[command(subcommand)]
     Offer(offer::OfferVerb),
+    /// Look at what was told to whom.
+    #[command(subcommand)]
+    Notification(notification::NotificationVerb),
     /// Look at tracking sessions and feed positions.
     #[command(subcommand)]
     Tracking(tracking::TrackingVerb),
@@ -222,6 +226,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Incident(verb) => incident::incident(&connection, verb).await,
             Command::Vendor(verb) => vendor::vendor(&connection, verb).await,
             Command::Offer(verb) => offer::offer(&connection, verb).await,
+            Command::Notification(verb) => notification::notification(&connection, verb).await,
             Command::Tracking(verb) => tracking::tracking(&connection, verb).await,
             Command::Queue(verb) => queue::queue(&connection, &verb).await,
             Command::Dlq(verb) => dlq::dlq(&connection, verb).await,

@@ -10,9 +10,9 @@ use super::{
     Timer,
 };
 use crate::event::{Actor, Base, Codec, Detail, Event, Id, Site, Ts, decode, ids};
+pub use crate::store::Reach;
 use crate::store::{
-    Context, EffectCall, EffectOutcome, Identity, Options, Origin, Reach, Reader, Store,
-    Synchronous, Tx,
+    Context, EffectCall, EffectOutcome, Identity, Options, Origin, Reader, Store, Synchronous, Tx,
 };
 
 /// A role on the bench.

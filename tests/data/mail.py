@@ -2,7 +2,7 @@
 
 Each line on standard input is the fate of one message to come: 451 or 550 (refused, with the address in the words, as
 servers do), drop (taken, and the connection cut before the answer), stall (never answered), late (answered after two
-seconds), anything else is taken. Without a line a message is taken.
+seconds), anything else is taken. Without a line a message is taken. Behind "once " a fate meets no message a second time.
 """
 
 import asyncio
@@ -12,12 +12,18 @@ import sys
 from aiosmtpd.smtp import SMTP
 
 fates = []
+met = set()
 
 
 class Handler:
     async def handle_DATA(self, server, session, envelope):
         fate = fates.pop(0) if fates else "ok"
-        seen = {"fate": fate, "to": envelope.rcpt_tos, "mail": envelope.content.decode()}
+        text = envelope.content.decode()
+        if fate.startswith("once "):
+            name = next(line for line in text.splitlines() if line.startswith("Message-ID: "))
+            fate = "ok" if name in met else fate.removeprefix("once ")
+            met.add(name)
+        seen = {"fate": fate, "to": envelope.rcpt_tos, "mail": text}
         print(json.dumps(seen), flush=True)
         if fate == "451":
             return f"451 {envelope.rcpt_tos[0]} is busy"

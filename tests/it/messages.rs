@@ -344,6 +344,11 @@ async fn stop_and_report(stage: &Stage) {
         (&undelivered["status"], &undelivered["reason"]),
         (&json!("failed"), &json!("undelivered, code 30005"))
     );
+    let vendor = id(VENDOR).to_string();
+    let shown = stage
+        .site
+        .json(&["notification", "history", "--user", &vendor, "--json"]);
+    assert_eq!(shown, json!(items));
 }
 
 /// No number, address, name, code, device or secret in the role's whole log at level debug; no code in its database.
@@ -458,7 +463,7 @@ async fn kills_lose_no_message_and_what_comes_twice_comes_under_one_key() {
             stage.push.script(&[play()]);
             stage
                 .mail
-                .script(&[["ok", "451", "drop", "late"][random.random_range(0..4)]]);
+                .script(&[["ok", "once 451", "once drop", "late"][random.random_range(0..4)]]);
             told.push((person, stage.approve(person).await));
         }
         // Whatever is on its way then: the moment is what the ends have seen, and the seed.

@@ -248,6 +248,41 @@ mod tests {
         assert_eq!(runner.tries.load(Ordering::Relaxed), 10);
     }
 
+    /// Its calls have lost their sense at the epoch.
+    struct Late(Scripted);
+
+    impl Runner for Late {
+        fn kind(&self) -> &'static str {
+            self.0.kind()
+        }
+        fn service(&self) -> &'static str {
+            self.0.service()
+        }
+        fn idempotent(&self) -> bool {
+            true
+        }
+        fn not_after(&self, _call: &EffectCall) -> Option<crate::event::Ts> {
+            Some(crate::event::Ts::from_ms(0))
+        }
+        fn call<'a>(&'a self, call: &'a EffectCall) -> Try<'a> {
+            self.0.call(call)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_has_lost_its_sense_is_not_sent_however_long_ago_it_was_asked_for() {
+        let late = Arc::new(Late(Scripted {
+            answers: vec![Some(Ok(Value::Null))],
+            idempotent: true,
+            tries: AtomicUsize::new(0),
+        }));
+        let outcome = Runners::new(vec![late.clone()])
+            .run(&call("scripted"))
+            .await;
+        assert!(matches!(outcome, EffectOutcome::NotSent(_)), "{outcome:?}");
+        assert_eq!(late.0.tries.load(Ordering::Relaxed), 0);
+    }
+
     #[tokio::test]
     async fn a_kind_without_a_runner_fails_in_words() {
         let outcome = Runners::default().run(&call("fax")).await;

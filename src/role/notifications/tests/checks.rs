@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::*;
 use crate::event::{UserUpdated, VendorUpdated};
+use crate::role::testing::Reach;
 use crate::role::{HandlerError, Mode};
-use crate::store::Reach;
 
 fn prefer(bench: &mut Bench<NotificationsRole>, n: u8, version: u64, more: Value) {
     let mut body = json!({ "userId": id(n), "expectedVersion": version });
@@ -163,8 +163,7 @@ fn quiet_hours_are_in_the_persons_zone_and_may_lie_within_a_day() {
 fn muted_then_channel_then_opt_out_then_quiet_hours_is_the_order_of_reasons() {
     let mut bench = peopled();
     bench.now = "2024-07-02T03:00:00.000Z".parse().expect("a time");
-    let mut version = 0;
-    for (more, sms, email) in [
+    for (version, (more, sms, email)) in (0..).zip([
         (
             json!({ "quietHours": { "start": "22:00", "end": "08:00" } }),
             "quiet_hours",
@@ -181,9 +180,8 @@ fn muted_then_channel_then_opt_out_then_quiet_hours_is_the_order_of_reasons() {
             "muted",
             "muted",
         ),
-    ] {
+    ]) {
         prefer(&mut bench, VENDOR, version, more);
-        version += 1;
         bench.now = bench.now + Duration::from_secs(1);
         bench.event(&payment_approved()).expect("taken");
         all_sent(&mut bench);
