@@ -5,6 +5,7 @@ pub mod ends;
 pub mod processes;
 pub mod reference;
 pub mod schema;
+pub mod stage;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
