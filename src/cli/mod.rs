@@ -19,6 +19,7 @@ mod failure;
 mod geofence;
 mod incident;
 mod logging;
+mod notification;
 mod offer;
 mod output;
 mod payment;
@@ -143,6 +144,9 @@ enum Command {
     /// Look at and answer offers.
     #[command(subcommand)]
     Offer(offer::OfferVerb),
+    /// Look at what was told to whom.
+    #[command(subcommand)]
+    Notification(notification::NotificationVerb),
     /// Look at tracking sessions and feed positions.
     #[command(subcommand)]
     Tracking(tracking::TrackingVerb),
@@ -250,6 +254,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Incident(verb) => incident::incident(&connection, verb).await,
             Command::Vendor(verb) => vendor::vendor(&connection, verb).await,
             Command::Offer(verb) => offer::offer(&connection, verb).await,
+            Command::Notification(verb) => notification::notification(&connection, verb).await,
             Command::Tracking(verb) => tracking::tracking(&connection, verb).await,
             Command::Setting(verb) => setting::setting(&connection, verb).await,
             Command::Geofence(verb) => geofence::geofence(&connection, verb).await,

@@ -18,7 +18,7 @@ pub(super) struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn refuse(&mut self, key: &str, message: impl Into<String>, help: &str) {
+    pub(super) fn refuse(&mut self, key: &str, message: impl Into<String>, help: &str) {
         self.problems.push(Problem {
             key: key.to_owned(),
             origin: (self.origin)(key),
@@ -55,6 +55,7 @@ impl Check<'_> {
         self.gateway(config);
         self.auth(config);
         self.payments(&config.payments);
+        self.notifications(&config.notifications);
         self.log(&config.log.level);
     }
 

@@ -15,6 +15,9 @@ const LIVE: &[&str] = &[
     "payments.reconcile",
     "payments.unknown_after",
     "payments.resubmit_after",
+    "notifications.sms_per_hour",
+    "notifications.retry_delay",
+    "notifications.link_base",
     "log.level",
     "engine.retry_delay",
     "engine.not_yet_max",
@@ -50,6 +53,10 @@ pub fn reload(old: &Config, new: &Config) -> Reload {
         .clone_from(&new.payments.reconcile);
     config.payments.unknown_after = new.payments.unknown_after;
     config.payments.resubmit_after = new.payments.resubmit_after;
+    let (ours, theirs) = (&mut config.notifications, &new.notifications);
+    ours.sms_per_hour = theirs.sms_per_hour;
+    ours.retry_delay = theirs.retry_delay;
+    ours.link_base.clone_from(&theirs.link_base);
     config.log = new.log.clone();
     config.engine.retry_delay = new.engine.retry_delay;
     config.engine.not_yet_max = new.engine.not_yet_max;
@@ -121,6 +128,9 @@ mod tests {
         new.payments.reconcile.clear();
         new.payments.unknown_after = Span::secs(1);
         new.payments.resubmit_after = Span::secs(1);
+        new.notifications.sms_per_hour = 1;
+        new.notifications.retry_delay = Span::secs(1);
+        new.notifications.link_base = "https://x.example".to_owned();
         new.log.level = "warn".to_owned();
         new.engine.retry_delay = Span::secs(1);
         new.engine.not_yet_max = Span::secs(1);

@@ -5,6 +5,7 @@ mod check;
 mod layers;
 mod live;
 mod matching;
+mod notifications;
 mod payments;
 mod sections;
 pub mod units;
@@ -18,6 +19,7 @@ use serde::de::DeserializeOwned;
 
 pub use live::{Reload, differences, reload};
 pub use matching::*;
+pub use notifications::*;
 pub use payments::*;
 pub use sections::*;
 
@@ -79,7 +81,7 @@ impl Loaded {
         }
         sections!(
             site, bus, broker, engine, archive, dlq, rules, incident, matching, sla, pricing,
-            payments, gateway, auth, log
+            payments, notifications, gateway, auth, log
         );
         let mut check = check::Check {
             origin: &|key| origin(&figment, key),
@@ -258,7 +260,15 @@ fn secret(key: &str) -> bool {
 
 /// Keys whose value is a secret and nothing else.
 fn whole_secret(key: &str) -> bool {
-    key.ends_with(".secret_key") || key.ends_with(".webhook_secret")
+    [
+        ".secret_key",
+        ".webhook_secret",
+        ".sms_token",
+        ".smtp_password",
+        ".push_secret",
+    ]
+    .iter()
+    .any(|name| key.ends_with(name))
 }
 
 /// An URL without its password, of a secret only whether it is set; anything else as it is.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::matching::{MatchingSection, Pricing, Sla};
 use super::payments::Payments;
+use super::notifications::Notifications;
 use super::units::{Size, Span};
 use crate::event::Codec;
 
@@ -31,6 +32,7 @@ pub struct Config {
     pub gateway: Gateway,
     pub auth: Auth,
     pub payments: Payments,
+    pub notifications: Notifications,
     pub log: Log,
 }
 

@@ -247,3 +247,45 @@ fn the_commented_example_names_every_key_with_its_default() {
     });
     assert_eq!(named, known);
 }
+
+#[test]
+fn a_carrier_says_what_it_lacks_and_its_secrets_are_not_shown() {
+    let problems = load(
+        "[notifications]\nsms = 'twilio'\nemail = 'smtp'\nsmtp_host = 'mail.fleet.example'\nsmtp_tls = 'none'\npush = 'webhook'\n\
+         push_secret = 'abc'\npush_secret_file = 'abc'\nlink_base = 'fleet.example'\nsms_per_hour = 0\nretry_delay = '0s'\n\
+         smtp_user = 'joe'\nsmtp_password_file = 'no/such/file'",
+    )
+    .expect_err("wrong");
+    let mut keys: Vec<&str> = problems
+        .iter()
+        .map(|problem| problem.key.as_str())
+        .collect();
+    keys.sort_unstable();
+    let named = |name: &str| format!("notifications.{name}");
+    let expected = [
+        "email_from",
+        "link_base",
+        "push_secret",
+        "push_secret",
+        "push_url",
+        "retry_delay",
+        "sms_account",
+        "sms_from",
+        "sms_per_hour",
+        "sms_token",
+        "smtp_password_file",
+        "smtp_tls",
+    ];
+    assert_eq!(keys, expected.map(named), "{problems:?}");
+
+    let loaded = load(
+        "[notifications]\nsms = 'twilio'\nsms_account = 'AC1'\nsms_token = 'hidden'\nsms_from = '+15550001111'\n\
+         smtp_password = 'hidden'\npush_secret = 'whsec_aGlkZGVu'",
+    )
+    .expect("valid");
+    for name in ["sms_token", "smtp_password", "push_secret"] {
+        assert_eq!(row(&loaded, &named(name)).0, "***");
+    }
+    assert_eq!(row(&loaded, "notifications.sms_token_file").0, "");
+    assert!(!format!("{:?}", loaded.origins).contains("hidden"));
+}

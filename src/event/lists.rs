@@ -173,6 +173,26 @@ closed_list! {
         HandlerFailed = "handler_failed", InvalidEvent = "invalid_event", UnsupportedVersion = "unsupported_version",
         Conflict = "conflict", DeliveryExhausted = "delivery_exhausted", ProcessDied = "process_died",
     }
+    /// A kind of message to a person (DOMAIN 5.6).
+    NotificationType {
+        OfferReceived = "offer_received", OfferAccepted = "offer_accepted", OfferWithdrawn = "offer_withdrawn",
+        JobWithdrawn = "job_withdrawn", JobAssigned = "job_assigned", VendorEnRoute = "vendor_en_route",
+        VendorArrived = "vendor_arrived", Rematching = "rematching", IncidentCancelled = "incident_cancelled",
+        IncidentEscalated = "incident_escalated", WorkStarted = "work_started", WorkCompleted = "work_completed",
+        PaymentCreated = "payment_created", PaymentFlagged = "payment_flagged", PaymentApproved = "payment_approved",
+        PaymentCompleted = "payment_completed", PaymentRejected = "payment_rejected",
+        PaymentRefunded = "payment_refunded", PaymentFailed = "payment_failed", PaymentAction = "payment_action",
+        CallSummary = "call_summary", CallAttention = "call_attention", LocationRequest = "location_request",
+        SystemAlert = "system_alert", OtpCode = "otp_code",
+    }
+    /// How a message reaches a person.
+    Channel { Push = "push", Sms = "sms", Email = "email" }
+    /// How urgent a message is, the most urgent first.
+    NotificationPriority { Urgent = "urgent", High = "high", Normal = "normal", Low = "low" }
+    /// What became of a message on one channel.
+    DeliveryStatus { Pending = "pending", Sent = "sent", Failed = "failed", Dropped = "dropped" }
+    /// Whose system a push device runs.
+    DevicePlatform { Ios = "ios", Android = "android", Web = "web" }
     /// A day of the week.
     Day { Mon = "mon", Tue = "tue", Wed = "wed", Thu = "thu", Fri = "fri", Sat = "sat", Sun = "sun" }
     /// Which service an event comes from (DOMAIN 3.1); the part of the source after `roadcall.`.

@@ -1,7 +1,11 @@
 //! The ends outside: whoever Roadcall calls over HTTP or SMTP. A runner makes one try of one kind of call; when, how often
 //! and behind which breaker is the node's matter (`node::effects`). Only here are HTTP and SMTP clients.
 
-pub mod http;
+mod http;
+pub mod logged;
+pub mod push;
+pub mod sms;
+pub mod smtp;
 pub mod stripe;
 
 use std::future::Future;
@@ -10,6 +14,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::event::Ts;
 use crate::store::EffectCall;
 
 /// Why one try did not succeed.
@@ -47,6 +52,32 @@ pub trait Runner: Send + Sync + 'static {
         [100, 200, 400].map(Duration::from_millis).to_vec()
     }
 
+    /// When `call` has lost its sense: from then on no try of it is made, however long ago it was asked for.
+    fn not_after(&self, _call: &EffectCall) -> Option<Ts> {
+        None
+    }
+
     /// Makes one try of `call`.
     fn call<'a>(&'a self, call: &'a EffectCall) -> Try<'a>;
+}
+
+/// `notAfter` of a message's request (`role::notifications`): an SMS from three days ago does not go out (DESIGN promise 6).
+fn message_not_after(call: &EffectCall) -> Option<Ts> {
+    call.request.get("notAfter")?.as_str()?.parse().ok()
+}
+
+/// What a message says: in the request, or, where it must be in no file, in the secret. A secret is gone after a restart.
+fn message_of(call: &EffectCall) -> Result<Value, CallError> {
+    let secret = call.secret.as_ref().map(|secret| secret.expose());
+    let from_secret = || secret.and_then(|text| serde_json::from_str(text).ok());
+    let message = call.request.get("message").cloned().or_else(from_secret);
+    message.ok_or_else(|| {
+        CallError::Refused("what it said was secret and is gone with the process".to_owned())
+    })
+}
+
+/// A text of a message or its request.
+fn text_of<'v>(value: &'v Value, field: &str) -> Result<&'v str, CallError> {
+    let text = value.get(field).and_then(Value::as_str);
+    text.ok_or_else(|| CallError::Refused(format!("the message has no {field}")))
 }

@@ -5,7 +5,7 @@
 //! this key is on its way: nobody knows yet). A 5xx says nothing of what was done.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ pub struct Settings {
 
 struct Stripe {
     settings: Settings,
-    client: OnceLock<reqwest::Client>,
+    client: http::Client,
 }
 
 /// Makes one kind of call.
@@ -62,7 +62,7 @@ struct StripeRunner {
 pub fn runners(settings: Settings) -> Vec<Arc<dyn Runner>> {
     let stripe = Arc::new(Stripe {
         settings,
-        client: OnceLock::new(),
+        client: http::Client::default(),
     });
     let kinds = [CHARGE, TRANSFER, REFUND, LOOKUP, CONFIRMATION];
     let runner = |kind| {
@@ -134,14 +134,6 @@ fn encoded(form: &Form) -> String {
 }
 
 impl Stripe {
-    fn client(&self) -> Result<reqwest::Client, CallError> {
-        if let Some(client) = self.client.get() {
-            return Ok(client.clone());
-        }
-        let client = http::client()?;
-        Ok(self.client.get_or_init(|| client).clone())
-    }
-
     fn key(&self) -> Result<Secret, CallError> {
         let key = match &self.settings.key {
             Key::Plain(key) => key.clone(),
@@ -159,7 +151,8 @@ impl Stripe {
     async fn post(&self, path: &str, key: &str, form: &Form) -> Result<Reply, CallError> {
         let url = format!("{}{path}", self.settings.base_url);
         let request = self
-            .client()?
+            .client
+            .get()?
             .post(url)
             .header("Idempotency-Key", key)
             .header("Content-Type", "application/x-www-form-urlencoded")
@@ -169,7 +162,7 @@ impl Stripe {
 
     async fn get(&self, path: &str, query: &Form) -> Result<Reply, CallError> {
         let url = format!("{}{path}?{}", self.settings.base_url, encoded(query));
-        self.send(self.client()?.get(url)).await
+        self.send(self.client.get()?.get(url)).await
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Reply, CallError> {

@@ -10,6 +10,7 @@ pub mod auth;
 pub mod incident;
 pub mod listing;
 pub mod matching;
+pub mod notifications;
 pub mod payments;
 pub mod permission;
 pub mod reporting;
@@ -70,12 +71,13 @@ impl RoleName {
     ];
 
     /// The roles that this build can run.
-    pub const BUILT: [Self; 9] = [
+    pub const BUILT: [Self; 10] = [
         Self::Incident,
         Self::Vendor,
         Self::Match,
         Self::Tracking,
         Self::Payments,
+        Self::Notifications,
         Self::Reporting,
         Self::Auth,
         Self::Config,

@@ -10,9 +10,9 @@ use super::{
     Timer,
 };
 use crate::event::{Actor, Base, Codec, Detail, Event, Id, Site, Ts, decode, ids};
+pub use crate::store::Reach;
 use crate::store::{
-    Context, EffectCall, EffectOutcome, Identity, Options, Origin, Reach, Reader, Store,
-    Synchronous, Tx,
+    Context, EffectCall, EffectOutcome, Identity, Options, Origin, Reader, Store, Synchronous, Tx,
 };
 
 /// A role on the bench.
@@ -25,6 +25,8 @@ pub struct Bench<R: Role> {
     pub entropy: [u8; 32],
     /// Calls to the outside that were asked for, oldest first.
     pub calls: Vec<EffectCall>,
+    /// How far the next input reaches; a replayed event never reaches outside.
+    pub reach: Reach,
     store: Store,
     reader: Reader,
     inputs: u64,
@@ -57,6 +59,7 @@ impl<R: Role> Bench<R> {
             now: Ts::from_ms(1_768_471_200_000),
             entropy: [7; 32],
             calls: Vec::new(),
+            reach: Reach::Full,
             store,
             reader,
             inputs: 0,
@@ -96,10 +99,9 @@ impl<R: Role> Bench<R> {
             first,
             origin,
             delivery: replayed.then_some("replay"),
-            reach: if replayed {
-                Reach::NoExternal
-            } else {
-                Reach::Full
+            reach: match self.reach {
+                Reach::Full if replayed => Reach::NoExternal,
+                reach => reach,
             },
         };
         let mut tx = Tx::open(&mut self.store, context).expect("a savepoint opens");
@@ -140,44 +142,44 @@ impl<R: Role> Bench<R> {
 
     /// Delivers an event from another role.
     pub fn event<D: Detail>(&mut self, detail: &D) -> Result<Vec<Event>, HandlerError> {
-        self.deliver(detail, Mode::Live, false)
+        let received = self.received(detail, Mode::Live, false);
+        self.deliver(received)
     }
 
     /// Delivers an event that its rule calls too old.
     pub fn old_event<D: Detail>(&mut self, detail: &D) -> Result<Vec<Event>, HandlerError> {
-        self.deliver(detail, Mode::Live, true)
+        let received = self.received(detail, Mode::Live, true);
+        self.deliver(received)
     }
 
     /// Delivers an event as a replay does.
     pub fn replay<D: Detail>(&mut self, detail: &D) -> Result<Vec<Event>, HandlerError> {
-        self.deliver(detail, Mode::Replay, false)
+        let received = self.received(detail, Mode::Replay, false);
+        self.deliver(received)
     }
 
-    fn deliver<D: Detail>(
-        &mut self,
-        detail: &D,
-        mode: Mode,
-        too_old: bool,
-    ) -> Result<Vec<Event>, HandlerError> {
-        let id = self.next_id();
-        let event = Event::build(
-            detail,
-            Base {
-                id,
-                time: self.now,
-                site: Site::new("hub").expect("a valid site"),
-                home: None,
-                cause: None,
-                correlation: None,
-                metadata: std::collections::BTreeMap::default(),
-            },
-        );
-        let input = Input::Event(Box::new(Received {
-            event: event.into(),
+    /// An event from another role, with an id of its own, to be delivered once or more.
+    pub fn received<D: Detail>(&mut self, detail: &D, mode: Mode, too_old: bool) -> Received {
+        let base = Base {
+            id: self.next_id(),
+            time: self.now,
+            site: Site::new("hub").expect("a valid site"),
+            home: None,
+            cause: None,
+            correlation: None,
+            metadata: std::collections::BTreeMap::default(),
+        };
+        Received {
+            event: Event::build(detail, base).into(),
             mode,
             too_old,
-        }));
-        Ok(self.run(&input, id)?.1)
+        }
+    }
+
+    /// Delivers it: the engine would know a second copy by its id, the role alone does not.
+    pub fn deliver(&mut self, received: Received) -> Result<Vec<Event>, HandlerError> {
+        let id = received.event.id;
+        Ok(self.run(&Input::Event(Box::new(received)), id)?.1)
     }
 
     /// The calls that have no handled result yet, the oldest first.
@@ -194,16 +196,25 @@ impl<R: Role> Bench<R> {
     ) -> Result<Vec<Event>, HandlerError> {
         let pending = self.store.pending_effect(key).expect("effects can be read");
         let call = pending.expect("the call was asked for").call;
-        let input = Input::Effect(EffectResult {
-            key: call.key,
-            kind: call.kind,
-            outcome,
-            request: call.request,
-        });
+        self.answer(&call, outcome)
+    }
+
+    /// The same for a call that the test has in hand.
+    pub fn answer(
+        &mut self,
+        call: &EffectCall,
+        outcome: EffectOutcome,
+    ) -> Result<Vec<Event>, HandlerError> {
         let id = self.next_id();
+        let input = Input::Effect(EffectResult {
+            key: call.key.clone(),
+            kind: call.kind.clone(),
+            outcome,
+            request: call.request.clone(),
+        });
         let events = self.run(&input, id)?.1;
         self.store.begin().expect("a step begins");
-        self.store.remove_effect(key).expect("removed");
+        self.store.remove_effect(&call.key).expect("removed");
         self.store.commit().expect("committed");
         Ok(events)
     }
@@ -263,22 +274,6 @@ impl<R: Role> Bench<R> {
         permission::check(&command.caller, spec.permission, &scope?)?;
         let (reply, events) = self.run(&Input::Command(Box::new(command)), id)?;
         Ok((reply.unwrap_or(Value::Object(Map::new())), events))
-    }
-
-    /// Tells the role how a call that it asked for has ended.
-    pub fn ended(
-        &mut self,
-        call: &EffectCall,
-        outcome: EffectOutcome,
-    ) -> Result<Vec<Event>, HandlerError> {
-        let id = self.next_id();
-        let input = Input::Effect(EffectResult {
-            key: call.key.clone(),
-            kind: call.kind.clone(),
-            outcome,
-            request: call.request.clone(),
-        });
-        Ok(self.run(&input, id)?.1)
     }
 
     /// The database as it is, for what no command shows.

@@ -146,6 +146,12 @@ impl<'a> Tx<'a> {
         &self.store.options.site
     }
 
+    /// Whether calls to others are made now. A replay makes none unless it is told to.
+    #[must_use]
+    pub fn reaches_outside(&self) -> bool {
+        self.context.reach == Reach::Full
+    }
+
     /// Home site of the chain of causes: this site unless the input says otherwise (DESIGN 8).
     #[must_use]
     pub fn home(&self) -> &Site {

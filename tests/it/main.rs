@@ -16,6 +16,7 @@ mod filters;
 mod guide;
 mod letters;
 mod logins;
+mod messages;
 mod patterns;
 mod poison;
 mod payments;

@@ -360,7 +360,7 @@ async fn a_payments_process_killed_at_random_pays_each_once() {
         end.url
     );
     std::fs::write(&file, text).expect("written");
-    site.config = Some(file);
+    site.arguments = vec!["--config".to_owned(), file.display().to_string()];
     site.apply_topology();
     ["vendor", "payments"]
         .iter()

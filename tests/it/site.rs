@@ -113,7 +113,7 @@ async fn a_foreign_event_is_handled_and_a_broken_one_becomes_a_letter_that_block
     .await;
     let letters = eventually("the letters", || async {
         let stored = bus.read(DLQ, "dlq.>", 1, 10, false).await.expect("read");
-        (stored.len() == 2).then_some(stored)
+        (stored.len() == 3).then_some(stored)
     })
     .await;
     let letter: Value = serde_json::from_slice(

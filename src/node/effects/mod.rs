@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::breaker::Breaker;
+use super::clock::Clock;
 use super::engine::Work;
 use super::writer::{Job, Reply};
 use crate::provider::{CallError, Runner};
@@ -51,6 +52,11 @@ impl Runners {
         // Once a try's end is unknown, only an answer makes it known: what a later try did not send says nothing of it.
         let mut in_doubt = None;
         loop {
+            // Asked anew for each try, and first of all: a call from before a long stop may be made now.
+            let late = runner.not_after(call).is_some_and(|end| Clock.now() >= end);
+            if late {
+                return EffectOutcome::NotSent("it has lost its sense".to_owned());
+            }
             if !self.breaker(runner.service(), |breaker| breaker.admit(Instant::now())) {
                 let why = format!("{} is failing, its breaker is open", runner.service());
                 return in_doubt.map_or(EffectOutcome::NotSent(why), EffectOutcome::Unknown);
@@ -291,6 +297,41 @@ mod tests {
         let outcome = runners.run(&call("scripted")).await;
         assert!(matches!(outcome, EffectOutcome::NotSent(_)), "{outcome:?}");
         assert_eq!(runner.tries.load(Ordering::Relaxed), 10);
+    }
+
+    /// Its calls have lost their sense at the epoch.
+    struct Late(Scripted);
+
+    impl Runner for Late {
+        fn kind(&self) -> &'static str {
+            self.0.kind()
+        }
+        fn service(&self) -> &'static str {
+            self.0.service()
+        }
+        fn idempotent(&self) -> bool {
+            true
+        }
+        fn not_after(&self, _call: &EffectCall) -> Option<crate::event::Ts> {
+            Some(crate::event::Ts::from_ms(0))
+        }
+        fn call<'a>(&'a self, call: &'a EffectCall) -> Try<'a> {
+            self.0.call(call)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_has_lost_its_sense_is_not_sent_however_long_ago_it_was_asked_for() {
+        let late = Arc::new(Late(Scripted {
+            answers: vec![Some(Ok(Value::Null))],
+            idempotent: true,
+            tries: AtomicUsize::new(0),
+        }));
+        let outcome = Runners::new(vec![late.clone()])
+            .run(&call("scripted"))
+            .await;
+        assert!(matches!(outcome, EffectOutcome::NotSent(_)), "{outcome:?}");
+        assert_eq!(late.0.tries.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ pub mod noting;
 pub mod processes;
 pub mod reference;
 pub mod schema;
+pub mod stage;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};

@@ -13,12 +13,13 @@ use roadcall::bus::jetstream::{Config, Form, JetStream};
 use roadcall::role::RoleName;
 
 /// The roles of this build.
-pub const ROLES: [&str; 9] = [
+pub const ROLES: [&str; 10] = [
     "incident",
     "vendor",
     "match",
     "tracking",
     "payments",
+    "notifications",
     "reporting",
     "auth",
     "config",
@@ -28,8 +29,8 @@ pub const ROLES: [&str; 9] = [
 /// The processes; all are killed when it is dropped.
 pub struct Processes {
     pub dir: tempfile::TempDir,
-    /// A configuration file for all of them, where the default ones will not do.
-    pub config: Option<std::path::PathBuf>,
+    /// What the commands to come are given first, such as `--config`.
+    pub arguments: Vec<String>,
     port: u16,
     broker: Child,
     roles: BTreeMap<&'static str, Child>,
@@ -42,7 +43,7 @@ impl Processes {
         let broker = start_broker(dir.path(), port);
         Self {
             dir,
-            config: None,
+            arguments: Vec::new(),
             port,
             broker,
             roles: BTreeMap::new(),
@@ -58,11 +59,9 @@ impl Processes {
         let mut command = Command::new(env!("CARGO_BIN_EXE_roadcall"));
         command
             .env_clear()
+            .args(&self.arguments)
             .args(["--nats", &self.url()])
             .stdin(Stdio::null());
-        if let Some(config) = &self.config {
-            command.arg("--config").arg(config);
-        }
         command
     }
 

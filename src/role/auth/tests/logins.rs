@@ -149,7 +149,7 @@ fn the_first_right_code_makes_an_account_and_tells_of_it() {
     assert_eq!(types(&events), ["UserVerified"]);
     let done = desk
         .bench
-        .ended(&call, EffectOutcome::Failed("no".to_owned()));
+        .answer(&call, EffectOutcome::Failed("no".to_owned()));
     assert!(done.expect("handled").is_empty());
 }
 

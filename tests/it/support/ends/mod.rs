@@ -1,3 +1,7 @@
-//! The ends outside that Roadcall calls, as real listeners on the loopback.
+//! The ends outside that Roadcall calls, played on loopback: real listeners that record what comes and misbehave as told.
 
+pub mod hooks;
+pub mod sms;
+pub mod smtp;
 pub mod stripe;
+pub mod web;

@@ -1,5 +1,7 @@
 //! The role registry: what runs under a role's name, made from the configuration.
 
+mod messages;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -16,6 +18,7 @@ use crate::role::matching::MatchRole;
 use crate::role::matching::settings::{
     BasePricing, Matching, Settings as MatchSettings, Tier, Tiers, Weights,
 };
+use crate::role::notifications::NotificationsRole;
 use crate::role::payments::settings::Pricing as PaymentPricing;
 use crate::role::payments::{PaymentOptions, PaymentRole, Processor};
 use crate::role::reporting::ReportingRole;
@@ -49,6 +52,10 @@ pub fn build(config: &Config, role: RoleName) -> Option<Box<dyn Role>> {
         RoleName::Config => Some(Box::new(ConfigRole::new(Defaults::new(&match_settings(
             config,
         ))))),
+        RoleName::Notifications => {
+            let options = messages::options(&config.notifications);
+            Some(Box::new(NotificationsRole::new(options)))
+        }
         RoleName::Audit => Some(Box::new(AuditRole)),
         _ => None,
     }
@@ -158,6 +165,7 @@ pub fn runners(config: &Config, bus: &JetStream) -> Vec<Arc<dyn Runner>> {
     let timeout = config.engine.command_timeout.0;
     let otp = OtpRunner::new(bus.clone(), &config.site.id, timeout);
     let mut runners: Vec<Arc<dyn Runner>> = vec![Arc::new(otp)];
+    runners.extend(messages::runners(&config.notifications));
     if config.payments.processor == ProcessorName::Stripe {
         let section = &config.payments.stripe;
         let key = if section.secret_key_file.is_empty() {

@@ -1,0 +1,164 @@
+//! E-mail over SMTP, to one mail server that passes it on.
+//!
+//! SMTP knows no idempotency key. The delivery's id is the `Message-ID`, which stays the same through all tries, so that a
+//! mailbox or a person can tell a second copy. A try that ended in silence is made again by the role under that same id
+//! (DESIGN promise 2: at least once under a stable key); the quick retries of idempotent calls are not made.
+
+use lettre::message::{Mailbox, MultiPart};
+use lettre::transport::smtp::Error;
+use lettre::transport::smtp::authentication::Credentials;
+use lettre::{Address, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use serde_json::{Value, json};
+
+use super::{CallError, Runner, Try, message_not_after, message_of, text_of};
+use crate::event::Ts;
+use crate::store::{EffectCall, Secret};
+
+/// How the connection is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// STARTTLS, required.
+    Starttls,
+    /// TLS from the first byte.
+    Implicit,
+    /// Not at all: for this machine.
+    None,
+}
+
+/// The mail server.
+#[derive(Debug)]
+pub struct Server {
+    /// Its name.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// See [`Tls`].
+    pub tls: Tls,
+    /// Who signs in, if anybody.
+    pub user: Option<String>,
+    /// His password.
+    pub password: Secret,
+    /// Whom messages come from.
+    pub from: String,
+}
+
+/// The carrier of the channel `email`.
+pub struct Smtp {
+    transport: Result<AsyncSmtpTransport<Tokio1Executor>, String>,
+    from: String,
+}
+
+impl Smtp {
+    /// Over this server. What is wrong with its name is told by each call.
+    #[must_use]
+    pub fn new(server: Server) -> Self {
+        type Transport = AsyncSmtpTransport<Tokio1Executor>;
+        let builder = match server.tls {
+            Tls::Starttls => Transport::starttls_relay(&server.host),
+            Tls::Implicit => Transport::relay(&server.host),
+            Tls::None => Ok(Transport::builder_dangerous(&server.host)),
+        };
+        let transport = builder
+            .map(|mut builder| {
+                builder = builder.port(server.port);
+                if let Some(user) = server.user {
+                    let password = server.password.expose().to_owned();
+                    builder = builder.credentials(Credentials::new(user, password));
+                }
+                builder.build()
+            })
+            .map_err(|_| "email: the mail server's name is unusable".to_owned());
+        Self {
+            transport,
+            from: server.from,
+        }
+    }
+
+    async fn send(&self, call: &EffectCall) -> Result<Value, CallError> {
+        let transport = self.transport.as_ref();
+        let transport = transport.map_err(|why| CallError::Refused(why.clone()))?;
+        let message = message_of(call)?;
+        let id = message_id(&call.key, &self.from);
+        let mail = mail(call, &message, &self.from, id.clone())?;
+        match transport.send(mail).await {
+            Ok(_) => Ok(json!({ "id": id })),
+            Err(error) => Err(judged(&error)),
+        }
+    }
+}
+
+/// `<key@domain of the sender>`.
+fn message_id(key: &str, from: &str) -> String {
+    let domain = from
+        .rsplit_once('@')
+        .map_or("localhost", |(_, domain)| domain);
+    format!("<{key}@{domain}>")
+}
+
+fn mail(call: &EffectCall, message: &Value, from: &str, id: String) -> Result<Message, CallError> {
+    let unusable = |what: &str| CallError::Refused(format!("email: the {what} is unusable"));
+    let from: Address = from.parse().map_err(|_| unusable("sender's address"))?;
+    let to: Address = text_of(&call.request, "to")?
+        .parse()
+        .map_err(|_| unusable("address"))?;
+    let (text, html) = (text_of(message, "text")?, text_of(message, "html")?);
+    Message::builder()
+        .message_id(Some(id))
+        .from(Mailbox::new(Some("Roadcall".to_owned()), from))
+        .to(Mailbox::new(None, to))
+        .subject(text_of(message, "title")?)
+        .multipart(MultiPart::alternative_plain_html(
+            text.to_owned(),
+            html.to_owned(),
+        ))
+        .map_err(|_| unusable("message"))
+}
+
+/// The server's words stay behind: they like to repeat the address. A code is enough to look it up.
+fn judged(error: &Error) -> CallError {
+    let code = error.status().map(|code| code.to_string());
+    match code {
+        Some(code) if error.is_permanent() => CallError::Refused(format!("email: SMTP {code}")),
+        Some(code) => CallError::Unavailable(format!("email: SMTP {code}")),
+        None if refused_connection(error) => {
+            CallError::Unavailable("email: no connection".to_owned())
+        }
+        None if error.is_tls() => {
+            CallError::Unavailable("email: no protected connection".to_owned())
+        }
+        None => CallError::Unknown("email: no answer".to_owned()),
+    }
+}
+
+fn refused_connection(error: &Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            return io.kind() == std::io::ErrorKind::ConnectionRefused;
+        }
+        source = cause.source();
+    }
+    false
+}
+
+impl Runner for Smtp {
+    fn kind(&self) -> &'static str {
+        "email"
+    }
+
+    fn service(&self) -> &'static str {
+        "email"
+    }
+
+    fn idempotent(&self) -> bool {
+        false
+    }
+
+    fn not_after(&self, call: &EffectCall) -> Option<Ts> {
+        message_not_after(call)
+    }
+
+    fn call<'a>(&'a self, call: &'a EffectCall) -> Try<'a> {
+        Box::pin(self.send(call))
+    }
+}

@@ -1,0 +1,51 @@
+"""A mail server on a free port of this machine. Its first line tells the port; then one line of JSON for each message.
+
+Each line on standard input is the fate of one message to come: 451 or 550 (refused, with the address in the words, as
+servers do), drop (taken, and the connection cut before the answer), stall (never answered), late (answered after two
+seconds), anything else is taken. Without a line a message is taken. Behind "once " a fate meets no message a second time.
+"""
+
+import asyncio
+import json
+import sys
+
+from aiosmtpd.smtp import SMTP
+
+fates = []
+met = set()
+
+
+class Handler:
+    async def handle_DATA(self, server, session, envelope):
+        fate = fates.pop(0) if fates else "ok"
+        text = envelope.content.decode()
+        if fate.startswith("once "):
+            name = next(line for line in text.splitlines() if line.startswith("Message-ID: "))
+            fate = "ok" if name in met else fate.removeprefix("once ")
+            met.add(name)
+        seen = {"fate": fate, "to": envelope.rcpt_tos, "mail": text}
+        print(json.dumps(seen), flush=True)
+        if fate == "451":
+            return f"451 {envelope.rcpt_tos[0]} is busy"
+        if fate == "550":
+            return f"550 {envelope.rcpt_tos[0]} is unknown"
+        if fate == "drop":
+            server.transport.abort()
+        if fate == "stall":
+            await asyncio.Event().wait()
+        if fate == "late":
+            await asyncio.sleep(2)
+        return "250 taken"
+
+
+async def main():
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: SMTP(Handler(), hostname="mail.test"), "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        fates.append(line.decode().strip())
+
+
+asyncio.run(main())
