@@ -16,6 +16,9 @@ pub const ROLES: [&str; 7] = [
     "incident", "vendor", "match", "tracking", "auth", "config", "audit",
 ];
 
+/// Those that read no queue.
+pub const QUEUELESS: [&str; 2] = ["auth", "config"];
+
 /// The processes; all are killed when it is dropped.
 pub struct Processes {
     pub dir: tempfile::TempDir,
@@ -124,8 +127,7 @@ impl Processes {
     /// Waits until every queue is empty.
     pub async fn drained(&self, bus: &JetStream) {
         eventually("the queues drain", || async {
-            let queueless = ["auth", "config"];
-            for role in ROLES.iter().filter(|role| !queueless.contains(role)) {
+            for role in ROLES.iter().filter(|role| !QUEUELESS.contains(role)) {
                 let state = bus.queue(&format!("{role}-queue")).await.ok()?;
                 if state.pending + state.ack_pending > 0 {
                     return None;
