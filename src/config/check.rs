@@ -270,7 +270,7 @@ impl Check<'_> {
             &auth.key_life,
             &(Span::days(1)..=Span::days(365)),
         );
-}
+    }
 
     fn payments(&mut self, payments: &Payments) {
         let stripe = &payments.stripe;

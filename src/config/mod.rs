@@ -80,8 +80,22 @@ impl Loaded {
             )+};
         }
         sections!(
-            site, bus, broker, engine, archive, dlq, rules, incident, matching, sla, pricing,
-            payments, notifications, gateway, auth, log
+            site,
+            bus,
+            broker,
+            engine,
+            archive,
+            dlq,
+            rules,
+            incident,
+            matching,
+            sla,
+            pricing,
+            payments,
+            notifications,
+            gateway,
+            auth,
+            log
         );
         let mut check = check::Check {
             origin: &|key| origin(&figment, key),

@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::matching::{MatchingSection, Pricing, Sla};
-use super::payments::Payments;
 use super::notifications::Notifications;
+use super::payments::Payments;
 use super::units::{Size, Span};
 use crate::event::Codec;
 

@@ -26,6 +26,9 @@ pub const ROLES: [&str; 10] = [
     "audit",
 ];
 
+/// Those that read no queue.
+pub const QUEUELESS: [&str; 2] = ["auth", "config"];
+
 /// The processes; all are killed when it is dropped.
 pub struct Processes {
     pub dir: tempfile::TempDir,
