@@ -32,7 +32,7 @@ fn config(site: &Site, count: u64) -> Config {
 /// Takes everything from the queue as often as the server gives it, and answers nothing, until the server has given all of it
 /// up: it does so only while somebody asks for more.
 async fn read_without_answer(reader: &JetStream) {
-    for _ in 0..300 {
+    for _ in 0..3000 {
         let wait = Duration::from_secs(2);
         reader.fetch(QUEUE, 2000, wait).await.expect("fetched");
         let state = reader.queue(QUEUE).await.expect("asked");

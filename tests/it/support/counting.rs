@@ -93,21 +93,32 @@ pub async fn start(site: &Site, config: &Config, log: &Log) -> Node {
 
 /// What the handler was given, in order: outside of what a failure takes back.
 #[derive(Debug, Default, Clone)]
-pub struct Log(Arc<Mutex<(Vec<(u64, u64)>, HashMap<u64, u32>)>>);
+pub struct Log(Arc<Mutex<Tries>>);
+
+#[derive(Debug, Default)]
+struct Tries {
+    /// Event and entity.
+    in_order: Vec<(u64, u64)>,
+    of_event: HashMap<u64, u32>,
+}
 
 impl Log {
     /// Notes a try of event `n` of the entity `key`; says which one it is.
     fn note(&self, n: u64, key: u64) -> u32 {
         let mut log = self.0.lock().expect("nobody panics in here");
-        log.0.push((n, key));
-        let tries = log.1.entry(n).or_default();
+        log.in_order.push((n, key));
+        let tries = log.of_event.entry(n).or_default();
         *tries += 1;
         *tries
     }
 
     /// The tries as (event, entity).
     pub fn tries(&self) -> Vec<(u64, u64)> {
-        self.0.lock().expect("nobody panics in here").0.clone()
+        self.0
+            .lock()
+            .expect("nobody panics in here")
+            .in_order
+            .clone()
     }
 
     /// Fails where an event of an entity was tried before its predecessor had its last try. Events of an entity are numbered
