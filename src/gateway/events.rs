@@ -22,7 +22,7 @@ use super::commands;
 use super::limits::person;
 use super::problem::Problem;
 use crate::bus::{Bus, EVENTS, Stored};
-use crate::event::{Actor, EventType, Id, catalogue, decode, schema, to_value};
+use crate::event::{Actor, EventType, Id, catalogue, decode, fields, to_value};
 use crate::role::permission::{Caller, Permission, person_of};
 
 /// How often the archive is looked at while somebody listens; well under the 2 s of DOMAIN 5.4.
@@ -43,12 +43,7 @@ pub(super) struct Live {
 
 impl Live {
     pub(super) fn new(per_person_max: usize) -> Self {
-        let names_company = |row: &&EventType| {
-            let properties = "/properties/detail/properties/companyId";
-            row.versions
-                .last()
-                .is_some_and(|newest| schema(row, newest).pointer(properties).is_some())
-        };
+        let names_company = |row: &&EventType| fields(row).contains("companyId");
         let types = catalogue().filter(names_company);
         Self {
             per_person_max,

@@ -25,7 +25,7 @@ pub struct Bench<R: Role> {
     pub entropy: [u8; 32],
     /// Calls to the outside that were asked for, oldest first.
     pub calls: Vec<EffectCall>,
-    /// How far the next input reaches; a replayed event never reaches outside.
+    /// How far the next input reaches.
     pub reach: Reach,
     store: Store,
     reader: Reader,
@@ -99,10 +99,7 @@ impl<R: Role> Bench<R> {
             first,
             origin,
             delivery: replayed.then_some("replay"),
-            reach: match self.reach {
-                Reach::Full if replayed => Reach::NoExternal,
-                reach => reach,
-            },
+            reach: self.reach,
         };
         let mut tx = Tx::open(&mut self.store, context).expect("a savepoint opens");
         let result = self.role.handle(&mut tx, input);
@@ -152,10 +149,13 @@ impl<R: Role> Bench<R> {
         self.deliver(received)
     }
 
-    /// Delivers an event as a replay does.
+    /// Delivers an event as a replay does that calls nobody outside.
     pub fn replay<D: Detail>(&mut self, detail: &D) -> Result<Vec<Event>, HandlerError> {
         let received = self.received(detail, Mode::Replay, false);
-        self.deliver(received)
+        let before = std::mem::replace(&mut self.reach, Reach::NoExternal);
+        let result = self.deliver(received);
+        self.reach = before;
+        result
     }
 
     /// An event from another role, with an id of its own, to be delivered once or more.
