@@ -1,7 +1,7 @@
 //! Who asks: the bearer token's holder (DOMAIN 1.2). Keys come from the role auth, and the last ones stay while it is away.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::http::{HeaderMap, header};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use super::problem::Problem;
 use crate::bus::Headers;
 use crate::bus::jetstream::JetStream;
 use crate::config::Config;
-use crate::event::Actor;
+use crate::event::{Actor, Ts};
 use crate::node::clock::Clock;
 use crate::node::commands::ACTOR_HEADER;
 use crate::role::Code;
@@ -33,7 +33,7 @@ pub(super) struct Identities {
 #[derive(Default)]
 struct Known {
     keys: Option<Arc<KeySet>>,
-    asked_at: Option<Instant>,
+    asked_at: Option<Ts>,
 }
 
 impl Identities {
@@ -77,12 +77,12 @@ impl Identities {
     }
 
     async fn keys(&self, newer: bool) -> Result<Arc<KeySet>, Problem> {
-        let now = Instant::now();
+        let now = Clock.now();
         {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             let recent = known
                 .asked_at
-                .is_some_and(|asked| now.duration_since(asked) < ASK_EVERY);
+                .is_some_and(|asked| Clock.since(asked) < ASK_EVERY);
             match &known.keys {
                 Some(keys) if !newer || recent => return Ok(Arc::clone(keys)),
                 _ => known.asked_at = Some(now),

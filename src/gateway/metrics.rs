@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{StatusCode, header};
@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use super::Door;
 use crate::bus::{Bus, EVENTS};
+use crate::event::Ts;
 use crate::node::clock::Clock;
 use crate::node::inquiry::{Inquiry, Source};
 use crate::node::queues::{self, QueueStanding};
@@ -55,7 +56,7 @@ pub(super) struct Metrics {
     queues: QueueGauges,
     up: Family<OfRole, Gauge>,
     broker_up: Gauge,
-    site: tokio::sync::Mutex<Option<(Instant, Arc<SiteState>)>>,
+    site: tokio::sync::Mutex<Option<(Ts, Arc<SiteState>)>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -142,13 +143,13 @@ impl Metrics {
     async fn site(&self, door: &Door) -> Arc<SiteState> {
         let mut kept = self.site.lock().await;
         if let Some((at, state)) = kept.as_ref()
-            && at.elapsed() < KEEP
+            && Clock.since(*at) < KEEP
         {
             return Arc::clone(state);
         }
         let state = Arc::new(look(door).await);
         self.show(&state);
-        *kept = Some((Instant::now(), Arc::clone(&state)));
+        *kept = Some((Clock.now(), Arc::clone(&state)));
         state
     }
 
@@ -268,10 +269,10 @@ pub(super) async fn measure(
         known @ ("GET" | "POST" | "HEAD" | "OPTIONS") => known.to_owned(),
         _ => "other".to_owned(),
     };
-    let started = Instant::now();
+    let started = Clock.now();
     let response = next.run(request).await;
     let status = response.status().as_u16();
-    let seconds = started.elapsed().as_secs_f64();
+    let seconds = Clock.since(started).as_secs_f64();
     let durations = &door.metrics.durations;
     durations
         .get_or_create(&OfRoute {

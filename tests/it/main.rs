@@ -13,6 +13,7 @@ mod effects;
 mod engine;
 mod explain;
 mod filters;
+mod gateway;
 mod guide;
 mod letters;
 mod logins;
