@@ -35,7 +35,9 @@ pub fn build(config: &Config, role: RoleName) -> Option<Box<dyn Role>> {
         RoleName::Match => Some(Box::new(MatchRole::new(match_settings(config)))),
         RoleName::Tracking => Some(Box::new(TrackingRole)),
         RoleName::Reporting => Some(Box::new(ReportingRole)),
-        RoleName::Audit => Some(Box::new(AuditRole)),
+        RoleName::Audit => Some(Box::new(AuditRole {
+            keep: config.archive_max_age() + config.engine.offline_max.0,
+        })),
         _ => None,
     }
 }
