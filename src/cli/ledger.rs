@@ -30,9 +30,16 @@ pub(super) async fn ledger(connection: &Connection, verb: LedgerVerb) -> Result<
             if connection.json {
                 print_json(&found)?;
             } else {
-                say(format_args!("{} rows, {} wrong", found["rows"], found["wrong"]))?;
+                say(format_args!(
+                    "{} rows, {} wrong",
+                    found["rows"], found["wrong"]
+                ))?;
                 if found["ok"] != true {
-                    print_rows(connection, &found["findings"], &["seq", "finding", "detail"])?;
+                    print_rows(
+                        connection,
+                        &found["findings"],
+                        &["seq", "finding", "detail"],
+                    )?;
                 }
             }
             Ok(ExitCode::from(if found["ok"] == true { 0 } else { 2 }))

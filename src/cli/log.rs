@@ -66,7 +66,10 @@ pub(super) async fn log(connection: &Connection, verb: LogVerb) -> Result<ExitCo
     });
     said?;
     found.map_err(|error| {
-        Failure::other(format!("the event log in {}: {error}", directory.display()), "")
+        Failure::other(
+            format!("the event log in {}: {error}", directory.display()),
+            "",
+        )
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -112,7 +112,11 @@ impl Check<'_> {
         let size = audit.log_file_max.0;
         self.within("audit.log_file_max", &size, &(64 << 10..=4 << 30));
         if audit.log_max_age.0 < Span::days(1).0 {
-            self.refuse("audit.log_max_age", "is below one day", "30d is the default");
+            self.refuse(
+                "audit.log_max_age",
+                "is below one day",
+                "30d is the default",
+            );
         }
     }
 

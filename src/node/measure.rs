@@ -243,7 +243,10 @@ mod tests {
         let at = Ts::from_ms;
         assert_eq!(seen.since(counts(5, 7, 3), at(0)), (Some(0), Some(0)));
         assert_eq!(seen.since(counts(9, 13, 4), at(30_000)), (Some(6), Some(1)));
-        assert_eq!(seen.since(counts(12, 18, 4), at(60_000)), (Some(11), Some(0)));
+        assert_eq!(
+            seen.since(counts(12, 18, 4), at(60_000)),
+            (Some(11), Some(0))
+        );
         assert_eq!(seen.since(None, at(70_000)), (None, None));
         assert_eq!(seen.since(counts(1, 2, 0), at(90_000)), (Some(7), Some(0)));
         assert_eq!(seen.since(counts(2, 2, 0), at(150_000)), (Some(0), Some(0)));

@@ -144,10 +144,7 @@ async fn oldest_open(
             event_id: best_effort_id(&stored.body).0,
             received_at_ms: stored.received_at_ms,
         });
-        oldest = oldest
-            .into_iter()
-            .chain(open)
-            .min_by_key(|open| open.seq);
+        oldest = oldest.into_iter().chain(open).min_by_key(|open| open.seq);
     }
     Ok(oldest)
 }

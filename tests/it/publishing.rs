@@ -243,7 +243,12 @@ impl Process {
         };
         let store = Store::open(options, AuditRole::default().migrations(), &fresh).expect("opens");
         let routes = Arc::new(RwLock::new(Arc::new(Routes::shipped())));
-        let engine = Engine::new(store, Box::new(AuditRole::default()), routes, Settings::default());
+        let engine = Engine::new(
+            store,
+            Box::new(AuditRole::default()),
+            routes,
+            Settings::default(),
+        );
         let relay = Relay::new(bus.clone(), &path).expect("opens");
         let clock = Arc::clone(clock);
         Self {

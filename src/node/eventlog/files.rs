@@ -221,7 +221,10 @@ fn whole(path: &Path) -> io::Result<Growing> {
         end += line.len();
     }
     if end < text.len() {
-        tracing::warn!(bytes = text.len() - end, "the event log ended in the middle of a line; it is written again");
+        tracing::warn!(
+            bytes = text.len() - end,
+            "the event log ended in the middle of a line; it is written again"
+        );
         file.set_len(end as u64)?;
         file.sync_all()?;
     }
@@ -309,7 +312,12 @@ mod tests {
         let names: Vec<String> = list(dir.path())
             .expect("listed")
             .iter()
-            .map(|path| path.file_name().expect("named").to_string_lossy().into_owned())
+            .map(|path| {
+                path.file_name()
+                    .expect("named")
+                    .to_string_lossy()
+                    .into_owned()
+            })
             .collect();
         assert_eq!(
             names,
@@ -331,9 +339,7 @@ mod tests {
     fn what_a_crash_left_is_made_whole() {
         let dir = tempfile::tempdir().expect("a directory");
         let mut files = Files::open(dir.path(), limits(1 << 20)).expect("opened");
-        files
-            .append((0..3).map(|n| (0, line(n))))
-            .expect("written");
+        files.append((0..3).map(|n| (0, line(n)))).expect("written");
         let path = files.growing.as_ref().expect("grows").path.clone();
         assert!(Files::open(dir.path(), limits(1)).is_err(), "two at a time");
         drop(files);
@@ -341,7 +347,10 @@ mod tests {
         text.extend_from_slice(b"{\"n\":3");
         fs::write(&path, &text).expect("written");
         let mut files = Files::open(dir.path(), limits(1 << 20)).expect("opened");
-        assert_eq!(files.last().expect("read"), Some(serde_json::json!({"n": 2})));
+        assert_eq!(
+            files.last().expect("read"),
+            Some(serde_json::json!({"n": 2}))
+        );
         files.append([(0, line(3))].into_iter()).expect("written");
         assert_eq!(all(dir.path()), [0, 1, 2, 3]);
         drop(files);

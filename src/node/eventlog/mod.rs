@@ -90,7 +90,9 @@ impl Writer {
                 (self, result)
             });
             let Ok((this, result)) = pass.await else {
-                tracing::error!("the event log's writer panicked; its lines are kept in the database");
+                tracing::error!(
+                    "the event log's writer panicked; its lines are kept in the database"
+                );
                 return;
             };
             self = this;
@@ -116,7 +118,12 @@ impl Writer {
     fn pass(&mut self) -> Result<(), Error> {
         let opened = match &mut self.open {
             Some(opened) => opened,
-            none => none.insert(open(&self.database, &self.directory, self.limits, self.clock)?),
+            none => none.insert(open(
+                &self.database,
+                &self.directory,
+                self.limits,
+                self.clock,
+            )?),
         };
         loop {
             let lines = opened.reader.log_lines(opened.done, BATCH)?;
@@ -142,12 +149,7 @@ fn numbered(line: &LogLine, store: &str) -> String {
     format!("{{\"n\":{},\"store\":\"{store}\",{fields}\n", line.n)
 }
 
-fn open(
-    database: &Path,
-    directory: &Path,
-    limits: Limits,
-    clock: Clock,
-) -> Result<Opened, Error> {
+fn open(database: &Path, directory: &Path, limits: Limits, clock: Clock) -> Result<Opened, Error> {
     let reader = Reader::open(database)?;
     let store = reader
         .store_id()?
@@ -167,7 +169,9 @@ fn open(
         if same && last["store"] == store.as_str() {
             done = n;
         } else {
-            tracing::warn!("the event log's files and the audit role's database don't end alike; lines are compared by their ids");
+            tracing::warn!(
+                "the event log's files and the audit role's database don't end alike; lines are compared by their ids"
+            );
             search::each(directory, None, |line| {
                 had.extend(line["eventId"].as_str().map(str::to_owned));
                 true

@@ -223,9 +223,13 @@ pub(super) fn verify(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
         last = end;
     }
     // Rows below 1 are none of ours: somebody put or moved them there.
-    let below: Option<i64> = tx.value("SELECT min(seq) FROM ledger WHERE seq < 1", ())?;
+    let below: Option<i64> = tx.value("SELECT seq FROM ledger WHERE seq < 1 LIMIT 1", ())?;
     if below.is_some() {
-        find(0, "altered or moved", "a row has a number below 1".to_owned());
+        find(
+            0,
+            "altered or moved",
+            "a row has a number below 1".to_owned(),
+        );
     }
     let (head_seq, head_hash) = head(tx)?;
     if head_seq > last {

@@ -194,6 +194,5 @@ pub(super) fn search(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
         let time: Ts = serde_json::from_value(line["time"].clone()).ok()?;
         Some(listing::next(time.ms(), line["eventId"].as_str()?))
     });
-    tx.reply(&listing::page(&lines, cursor))
-        .map_err(Into::into)
+    tx.reply(&listing::page(&lines, cursor)).map_err(Into::into)
 }

@@ -76,7 +76,12 @@ fn judge(tx: &mut Tx<'_>, measure: &QueueMeasure) -> Result<(), Error> {
     let critical = AlarmSeverity::Critical;
     let values = [
         ("dead-letters", measure.dead_letters, LETTERS_MAX, critical),
-        ("queue-age", measure.oldest_age_seconds, AGE_MAX_SECONDS, critical),
+        (
+            "queue-age",
+            measure.oldest_age_seconds,
+            AGE_MAX_SECONDS,
+            critical,
+        ),
         ("failed-deliveries", measure.failed, FAILED_MAX, critical),
         ("late-events", measure.late, 0.0, AlarmSeverity::Warning),
     ];
@@ -130,7 +135,14 @@ pub(super) fn due(tx: &mut Tx<'_>, timer: &Timer) -> Result<(), HandlerError> {
 
 fn no_data(tx: &mut Tx<'_>, subject: &str, periods: f64) -> Result<(), Error> {
     let threshold = SILENT_PERIODS as f64;
-    raise(tx, "no-data", AlarmSeverity::Critical, subject, periods, threshold)
+    raise(
+        tx,
+        "no-data",
+        AlarmSeverity::Critical,
+        subject,
+        periods,
+        threshold,
+    )
 }
 
 fn raise(

@@ -87,7 +87,11 @@ impl Role for AuditRole {
             command::<ledger::Verify>("audit.verify", false),
             command::<NoBody>("alarm.list", false),
             command::<standing::Acknowledge>("alarm.acknowledge", true),
-            CommandSpec::new::<measures::Measured>(measures::MEASURED, Permission::OpsMeasure, true),
+            CommandSpec::new::<measures::Measured>(
+                measures::MEASURED,
+                Permission::OpsMeasure,
+                true,
+            ),
         ];
         COMMANDS
     }
