@@ -3,6 +3,7 @@
 //! Data goes to stdout, everything else to stderr. Exit codes: 0 ok, 1 failed, 2 differences or letters found, 64 usage
 //! or configuration.
 
+mod alarm;
 mod archive;
 mod audit;
 mod auth;
@@ -18,6 +19,8 @@ mod explain;
 mod failure;
 mod geofence;
 mod incident;
+mod ledger;
+mod log;
 mod logging;
 mod notification;
 mod offer;
@@ -184,6 +187,15 @@ enum Command {
     /// What happened, in numbers.
     #[command(subcommand)]
     Report(report::ReportVerb),
+    /// Search the event log.
+    #[command(subcommand)]
+    Log(log::LogVerb),
+    /// Look at the alarms that are raised, or acknowledge them.
+    #[command(subcommand)]
+    Alarm(alarm::AlarmVerb),
+    /// Check or print the ledger of operators' actions and changes.
+    #[command(subcommand)]
+    Ledger(ledger::LedgerVerb),
     /// What an error code means and what to do about it; or an event's whole story, from its cause to its outcomes.
     Explain(explain::Explain),
 }
@@ -268,6 +280,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Replay(verb) => replay::replay(&connection, verb).await,
             Command::Rebuild(rebuild) => rebuild.run(&connection).await,
             Command::Report(verb) => report::report(&connection, verb).await,
+            Command::Log(verb) => log::log(&connection, verb).await,
+            Command::Alarm(verb) => alarm::alarm(&connection, verb).await,
+            Command::Ledger(verb) => ledger::ledger(&connection, verb).await,
             Command::Explain(what) => explain::explain(&connection, &what).await,
         }
     })

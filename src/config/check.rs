@@ -56,6 +56,7 @@ impl Check<'_> {
         self.auth(config);
         self.payments(&config.payments);
         self.notifications(&config.notifications);
+        self.audit(config);
         self.log(&config.log.level);
     }
 
@@ -135,6 +136,21 @@ impl Check<'_> {
             self.refuse("engine.max_deliver", "0 is below 1", "3 is the default");
         }
         self.above_zero("incident.arrival_factor", config.incident.arrival_factor);
+    }
+
+    fn audit(&mut self, config: &Config) {
+        let audit = &config.audit;
+        let secs = audit.alarm_period.0.as_secs();
+        self.within("audit.alarm_period", &secs, &(1..=3600));
+        let size = audit.log_file_max.0;
+        self.within("audit.log_file_max", &size, &(64 << 10..=4 << 30));
+        if audit.log_max_age.0 < Span::days(1).0 {
+            self.refuse(
+                "audit.log_max_age",
+                "is below one day",
+                "30d is the default",
+            );
+        }
     }
 
     fn matching(&mut self, config: &Config) {

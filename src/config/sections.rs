@@ -33,6 +33,7 @@ pub struct Config {
     pub auth: Auth,
     pub payments: Payments,
     pub notifications: Notifications,
+    pub audit: Audit,
     pub log: Log,
 }
 
@@ -79,7 +80,11 @@ impl Profile {
             Self::Dev | Self::Staging => Dict::new(),
             Self::Prod => {
                 let archive = Dict::from([("max_age".to_owned(), Value::from("90d"))]);
-                Dict::from([("archive".to_owned(), Value::from(archive))])
+                let audit = Dict::from([("log_max_age".to_owned(), Value::from("365d"))]);
+                Dict::from([
+                    ("archive".to_owned(), Value::from(archive)),
+                    ("audit".to_owned(), Value::from(audit)),
+                ])
             }
         }
     }
@@ -340,6 +345,28 @@ impl Default for Auth {
             access_token: Span::secs(15 * 60),
             refresh_token: Span::days(30),
             key_life: Span::days(90),
+        }
+    }
+}
+
+/// The role audit: its event log and its alarms (DOMAIN 4.3, 4.4).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Audit {
+    /// From one look at queues, letters and counts to the next.
+    pub alarm_period: Span,
+    /// A file of the event log is closed and compressed at this size, and at the end of the day (UTC).
+    pub log_file_max: Size,
+    /// How long files of the event log are kept; prod keeps them for 365d where no file says otherwise.
+    pub log_max_age: Span,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self {
+            alarm_period: Span::secs(60),
+            log_file_max: Size(64 << 20),
+            log_max_age: Span::days(30),
         }
     }
 }

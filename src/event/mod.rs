@@ -22,7 +22,7 @@ pub use codec::*;
 pub use envelope::{Base, Event};
 pub use geo::{Fix, Place, Point};
 pub use lists::*;
-pub use personal::{Personal, Sealed};
+pub use personal::{MASK, Personal, Sealed};
 pub use schema::{fields, schema};
 pub use subject::Subject;
 pub use types::*;

@@ -2,6 +2,7 @@
 //! wire form is read and passed on from the start.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -75,8 +76,35 @@ impl<T> fmt::Debug for Personal<T> {
     }
 }
 
+/// What stands in the place of a personal value where nobody may read it.
+pub const MASK: &str = "***";
+
+thread_local! {
+    /// Whether personal values are being written as [`MASK`] on this thread.
+    static MASKING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A value with every [`Personal`] in it written as [`MASK`], plain and sealed ones alike. It goes by the type, so a field that
+/// is personal can't be forgotten.
+pub(super) fn masked(value: &impl Serialize) -> Value {
+    /// Ends the masking also where a `Serialize` panics.
+    struct Until;
+    impl Drop for Until {
+        fn drop(&mut self) {
+            MASKING.set(false);
+        }
+    }
+    MASKING.set(true);
+    let _until = Until;
+    // Types of the catalogue always serialise: their fields are named and their maps have text keys.
+    serde_json::to_value(value).unwrap_or(Value::Null)
+}
+
 impl<T: Serialize> Serialize for Personal<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if MASKING.get() {
+            return serializer.serialize_str(MASK);
+        }
         match self {
             Self::Plain(value) => value.serialize(serializer),
             Self::Sealed(sealed) => serializer.serialize_str(sealed.as_str()),

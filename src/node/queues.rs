@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use super::engine::Counts;
 use super::inquiry::{Error, Inquiry, Source};
 use super::letter;
 use crate::bus::jetstream::JetStream;
 use crate::bus::jetstream::queue_info::QueueInfo;
 use crate::bus::{self, Bus, EVENTS};
-use crate::event::Ts;
+use crate::event::{Ts, best_effort_id};
 use crate::role::RoleName;
 
 /// A queue. Field names are those that `roadcall queue list --json` prints.
@@ -42,6 +43,23 @@ pub struct QueueStanding {
     /// Why it is not known how many wait.
     #[serde(skip)]
     pub note: Option<String>,
+    /// The oldest event that the broker still owes the queue.
+    #[serde(skip)]
+    pub oldest_open: Option<Open>,
+    /// What the role counted, where it answers itself.
+    #[serde(skip)]
+    pub counts: Option<Counts>,
+}
+
+/// An event that the broker still owes a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    /// Its sequence in the archive.
+    pub seq: u64,
+    /// Its id, where its body has one.
+    pub event_id: String,
+    /// When the archive took it, Unix milliseconds.
+    pub received_at_ms: i64,
 }
 
 /// Looks at the queue of `role`; `None` for a role that reads none.
@@ -64,10 +82,12 @@ pub async fn look(
         Ok((status, source)) => (Some(status), Some(source), None),
         Err(why) => (None, None, Some(why)),
     };
-    let open_since_ms = open_since(bus, &info, &dead).await?;
+    let oldest_open = oldest_open(bus, &info, &dead).await?;
     let waiting_since = status.as_ref().and_then(|status| status.oldest_waiting_at);
-    let oldest_ms = open_since_ms
-        .into_iter()
+    let counts = status.as_ref().and_then(|status| status.counts);
+    let oldest_ms = oldest_open
+        .iter()
+        .map(|open| open.received_at_ms)
         .chain(waiting_since.map(Ts::ms))
         .min();
     let waiting = status.map(|status| status.waiting);
@@ -85,19 +105,21 @@ pub async fn look(
         delivered_seq: state.delivered_seq,
         ack_floor_seq: state.ack_floor_seq,
         note,
+        oldest_open,
+        counts,
     }))
 }
 
-/// When the archive took the oldest event that the broker still owes the queue, Unix milliseconds.
+/// The oldest event that the broker still owes the queue.
 ///
 /// With nothing in hand that is the first one behind those delivered: the acknowledged floor stays below a delivery that
 /// the server gave up until the queue is idle once (BROKER 3). Such a one has a letter and is passed over; what was done
 /// behind it meanwhile looks open for as long, which makes the age too high and never too low.
-async fn open_since(
+async fn oldest_open(
     bus: &JetStream,
     info: &QueueInfo,
     dead: &BTreeSet<u64>,
-) -> Result<Option<i64>, bus::Error> {
+) -> Result<Option<Open>, bus::Error> {
     let state = &info.state;
     if state.pending + state.ack_pending == 0 {
         return Ok(None);
@@ -106,7 +128,7 @@ async fn open_since(
         0 => state.delivered_seq,
         _ => state.ack_floor_seq,
     };
-    let mut oldest = None;
+    let mut oldest: Option<Open> = None;
     for filter in &info.filters {
         let mut from = done_to + 1;
         // The letters of a queue are few; each is passed over once.
@@ -117,8 +139,12 @@ async fn open_since(
                 other => break other,
             }
         };
-        let since = first.map(|stored| stored.received_at_ms);
-        oldest = oldest.into_iter().chain(since).min();
+        let open = first.map(|stored| Open {
+            seq: stored.seq,
+            event_id: best_effort_id(&stored.body).0,
+            received_at_ms: stored.received_at_ms,
+        });
+        oldest = oldest.into_iter().chain(open).min_by_key(|open| open.seq);
     }
     Ok(oldest)
 }

@@ -21,7 +21,9 @@ use super::replay::Replays;
 use super::switches::{self, Rules, Watch};
 use super::thread::on_thread;
 use super::writer::{Job, Shared, Writer};
-use super::{advisories, commands, consumer, filters, keys, publisher, status};
+use super::{
+    advisories, commands, consumer, eventlog, filters, keys, measure, publisher, status,
+};
 use crate::bus::jetstream::JetStream;
 use crate::bus::jetstream::service::Service;
 use crate::bus::topology::{self, Change, Class, Desired, QueueSpec};
@@ -227,7 +229,7 @@ impl Started {
         let names = questions.each_ref().map(String::as_str);
         let questions = bus.listen(&service, site, &names).await?;
         self.service = Some(service);
-        let database = status::Database::new(config, self.role);
+        let database = status::Database::new(config, self.role).counting(Arc::clone(&self.counts));
         let (jobs, clock) = (self.jobs.clone(), Clock);
         self.tasks.extend([
             tokio::spawn(commands::serve(commands, jobs, clock)),
@@ -317,6 +319,13 @@ impl Node {
                 let (jobs, stop) = (started.jobs.clone(), node.stop.clone());
                 let watch = advisories::watch(bus.clone(), watch, jobs, stop);
                 started.tasks.push(tokio::spawn(watch));
+                let jobs = started.jobs.clone();
+                let measure = measure::Measuring::new(bus.clone(), config, jobs, Clock);
+                started
+                    .tasks
+                    .push(tokio::spawn(measure.run(node.stop.clone())));
+                let log = eventlog::Writer::new(config, Clock);
+                started.tasks.push(tokio::spawn(log.run(node.stop.clone())));
             }
             started.listen(&bus, config).await?;
         }

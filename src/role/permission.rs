@@ -45,6 +45,8 @@ pub enum Permission {
     AdminUsers,
     AdminConfig,
     AdminOps,
+    /// What only the node itself does: ask roles for their numbers, and tell the audit role what it measured (DOMAIN 4.4).
+    OpsMeasure,
     /// What everybody may do with what is his own: preferences, profile, consents.
     Own,
     /// Before anybody is known: registering, asking for a one-time password, turning it in.
@@ -275,6 +277,7 @@ fn permitted(actor: &Actor, permission: Permission) -> bool {
                 | P::TrackingReport
                 | P::PaymentConfirm
                 | P::NotificationOtp
+                | P::OpsMeasure
                 | P::Webhook
         ),
         Actor::System(_) => matches!(
@@ -284,6 +287,7 @@ fn permitted(actor: &Actor, permission: Permission) -> bool {
                 | P::TrackingView
                 | P::VendorView
                 | P::NotificationOtp
+                | P::OpsMeasure
                 | P::Public
         ),
         Actor::Call(_) => permission == P::CallIntake,

@@ -11,6 +11,7 @@ mod crash;
 mod death;
 mod effects;
 mod engine;
+mod eventlog;
 mod explain;
 mod filters;
 mod gateway;

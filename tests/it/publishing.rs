@@ -241,9 +241,14 @@ impl Process {
             store_id: id(1),
             epoch: "1".to_owned(),
         };
-        let store = Store::open(options, AuditRole.migrations(), &fresh).expect("opens");
+        let store = Store::open(options, AuditRole::default().migrations(), &fresh).expect("opens");
         let routes = Arc::new(RwLock::new(Arc::new(Routes::shipped())));
-        let engine = Engine::new(store, Box::new(AuditRole), routes, Settings::default());
+        let engine = Engine::new(
+            store,
+            Box::new(AuditRole::default()),
+            routes,
+            Settings::default(),
+        );
         let relay = Relay::new(bus.clone(), &path).expect("opens");
         let clock = Arc::clone(clock);
         Self {

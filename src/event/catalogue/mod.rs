@@ -248,6 +248,12 @@ macro_rules! known {
                 match self { $(Self::$name(detail) => detail.entity()),+ }
             }
 
+            /// Its own fields with the personal ones masked; nothing that the type does not know.
+            #[must_use]
+            pub fn masked(&self) -> Value {
+                match self { $(Self::$name(detail) => super::personal::masked(detail)),+ }
+            }
+
             /// Its name.
             #[must_use]
             pub fn detail_type(&self) -> &'static str {

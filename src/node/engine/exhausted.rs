@@ -187,7 +187,7 @@ mod tests {
             store_id: ids::derive_v7(1, &[b"store"]),
             epoch: "1".to_owned(),
         };
-        let role = AuditRole;
+        let role = AuditRole::default();
         let store = Store::open(options, role.migrations(), &fresh).expect("opened");
         let routes = Arc::new(RwLock::new(Arc::new(Routes::shipped())));
         Engine::new(store, Box::new(role), routes, Settings::default())

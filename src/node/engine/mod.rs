@@ -19,6 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::bus::{AckToken, Delivery};
@@ -165,7 +166,8 @@ pub struct StepOutput {
 }
 
 /// What happened so far, counted since the start of the process.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 #[allow(missing_docs)] // the names say it
 pub struct Counts {
     pub received: u64,

@@ -56,7 +56,9 @@ pub fn build(config: &Config, role: RoleName) -> Option<Box<dyn Role>> {
             let options = messages::options(&config.notifications);
             Some(Box::new(NotificationsRole::new(options)))
         }
-        RoleName::Audit => Some(Box::new(AuditRole)),
+        RoleName::Audit => Some(Box::new(AuditRole {
+            keep: config.archive_max_age() + config.engine.offline_max.0,
+        })),
         _ => None,
     }
 }

@@ -1,23 +1,46 @@
-//! The role `audit`, as far as it goes now: it takes every event off its queue, so that each has an outcome there, writes
-//! replay and redrive jobs down, discards letters, and publishes for producers outside (DOMAIN 5.12, 4.3). The event log and the ledger come with later
-//! issues.
+//! The role `audit` (DOMAIN 5.12, 4.3, 4.4): it logs every event, keeps the ledger, raises the technical alarms and knows all that
+//! are raised, writes replay and redrive jobs down, discards letters, and publishes for producers outside.
 
 mod dlq;
 pub mod job;
+mod ledger;
+mod log;
+pub mod measures;
 mod publish;
 mod replay;
 pub mod rule;
+mod standing;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
 
 use schemars::JsonSchema;
 
 use super::permission::{Permission, Scope};
-use super::{Code, Command, CommandSpec, HandlerError, Input, Rejection, Role, RoleName};
+use super::{
+    Code, Command, CommandSpec, HandlerError, Input, NoBody, Received, Rejection, Role, RoleName,
+    alarm,
+};
 use crate::event::Known;
 use crate::store::Tx;
 
 /// The role.
-#[derive(Debug, Default)]
-pub struct AuditRole;
+#[derive(Debug)]
+pub struct AuditRole {
+    /// How long a logged line is kept here, where it can be searched and the same event is recognised: as long as the archive
+    /// may bring it again. The files keep it longer.
+    pub keep: Duration,
+}
+
+impl Default for AuditRole {
+    /// With the numbers of profile prod: 90 days of archive, a week offline.
+    fn default() -> Self {
+        Self {
+            keep: Duration::from_secs(97 * 24 * 3600),
+        }
+    }
+}
 
 const MIGRATIONS: &[&str] = &["
 CREATE TABLE job (name TEXT PRIMARY KEY, doc TEXT NOT NULL, state TEXT NOT NULL, at_ms INTEGER NOT NULL) WITHOUT ROWID;
@@ -26,7 +49,13 @@ CREATE TABLE job (name TEXT PRIMARY KEY, doc TEXT NOT NULL, state TEXT NOT NULL,
 -- What others published through this role, so that the same event sent again is not published again.
 CREATE TABLE accepted (event_id TEXT PRIMARY KEY, digest TEXT NOT NULL, at_ms INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX accepted_at ON accepted (at_ms);
-"];
+",
+log::MIGRATION,
+ledger::MIGRATION,
+alarm::MIGRATION,
+standing::MIGRATION,
+measures::MIGRATION,
+];
 
 const fn command<B: JsonSchema>(name: &'static str, mutates: bool) -> CommandSpec {
     CommandSpec::new::<B>(name, Permission::AdminOps, mutates)
@@ -53,6 +82,16 @@ impl Role for AuditRole {
             command::<rule::Named>("rule.enable", true),
             command::<rule::Named>("rule.disable", true),
             command::<publish::Publish>("event.publish", true),
+            command::<log::Search>("audit.search", false),
+            command::<ledger::Export>("audit.export", false),
+            command::<ledger::Verify>("audit.verify", false),
+            command::<NoBody>("alarm.list", false),
+            command::<standing::Acknowledge>("alarm.acknowledge", true),
+            CommandSpec::new::<measures::Measured>(
+                measures::MEASURED,
+                Permission::OpsMeasure,
+                true,
+            ),
         ];
         COMMANDS
     }
@@ -63,30 +102,77 @@ impl Role for AuditRole {
 
     fn handle(&mut self, tx: &mut Tx<'_>, input: &Input) -> Result<(), HandlerError> {
         match input {
-            Input::Command(command) => match command.name.as_str() {
-                "replay.start" => replay::start(tx, command),
-                "replay.cancel" => replay::cancel(tx, command),
-                "replay.rebuild" => replay::rebuild(tx, command),
-                "replay.status" => replay::status(tx, command),
-                "replay.list" => replay::list(tx, command),
-                "dlq.redrive" => dlq::redrive(tx, command),
-                "dlq.purge" => dlq::purge(tx, command),
-                "rule.enable" => rule::switch(tx, command, true),
-                "rule.disable" => rule::switch(tx, command, false),
-                "event.publish" => publish::publish(tx, command),
-                other => Err(Rejection::new(Code::NotFound, format!("no command {other}")).into()),
-            },
-            Input::Event(received) => match received.event.known() {
-                Some(Known::ReplayCompleted(ended)) => {
-                    replay::ended(tx, &ended.replay_name, &ended.state.to_string())
+            Input::Command(command) => match changed(tx, command)? {
+                // What an operator changed is in the log and in the ledger, in the commit that changes it.
+                Some(subject) => {
+                    log::command(tx, command, &subject, self.keep)?;
+                    ledger::command(tx, command, &subject)?;
+                    Ok(())
                 }
-                Some(Known::ReplayCancelled(ended)) => {
-                    replay::ended(tx, &ended.replay_name, "CANCELLED")
-                }
-                _ => Ok(()),
+                None => asked(tx, command),
             },
-            Input::Timer(_) | Input::Effect(_) => Ok(()),
+            Input::Event(received) => self.event(tx, received),
+            Input::Timer(timer) => measures::due(tx, timer),
+            // It asks for no calls.
+            Input::Effect(_) => Ok(()),
         }
+    }
+}
+
+impl AuditRole {
+    /// Logged, in the ledger if it belongs there, and looked at for what this role follows.
+    fn event(&self, tx: &mut Tx<'_>, received: &Received) -> Result<(), HandlerError> {
+        let event = received.event.as_ref();
+        log::event(tx, event, self.keep)?;
+        ledger::event(tx, event)?;
+        match event.known() {
+            Some(Known::ReplayCompleted(ended)) => {
+                replay::ended(tx, &ended.replay_name, &ended.state.to_string())
+            }
+            Some(Known::ReplayCancelled(ended)) => {
+                replay::ended(tx, &ended.replay_name, "CANCELLED")
+            }
+            Some(Known::AlarmRaised(alarm)) => {
+                standing::told_raised(tx, event, alarm).map_err(Into::into)
+            }
+            Some(Known::AlarmCleared(alarm)) => {
+                standing::told_cleared(tx, event, alarm).map_err(Into::into)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A command by which a person changes something, with what it was about; `None` for any other.
+fn changed(tx: &mut Tx<'_>, command: &Command) -> Result<Option<String>, HandlerError> {
+    let (field, kind) = match command.name.as_str() {
+        "replay.start" => replay::start(tx, command).map(|()| ("queue", "queue"))?,
+        "replay.cancel" => replay::cancel(tx, command).map(|()| ("name", "replayName"))?,
+        "replay.rebuild" => replay::rebuild(tx, command).map(|()| ("role", "role"))?,
+        "dlq.redrive" => dlq::redrive(tx, command).map(|()| ("queue", "queue"))?,
+        "dlq.purge" => dlq::purge(tx, command).map(|()| ("queue", "queue"))?,
+        "rule.enable" => rule::switch(tx, command, true).map(|()| ("rule", "rule"))?,
+        "rule.disable" => rule::switch(tx, command, false).map(|()| ("rule", "rule"))?,
+        "alarm.acknowledge" => return standing::acknowledge(tx, command).map(Some),
+        // Each of its events is in the log by itself, and belongs to the ledger or not.
+        _ => return Ok(None),
+    };
+    let named = command.body.get(field).and_then(serde_json::Value::as_str);
+    Ok(Some(format!("{kind}/{}", named.unwrap_or_default())))
+}
+
+/// Every other command.
+fn asked(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
+    match command.name.as_str() {
+        "replay.status" => replay::status(tx, command),
+        "replay.list" => replay::list(tx, command),
+        "event.publish" => publish::publish(tx, command),
+        "audit.search" => log::search(tx, command),
+        "audit.export" => ledger::export(tx, command),
+        "audit.verify" => ledger::verify(tx, command),
+        "alarm.list" => standing::list(tx, command),
+        measures::MEASURED => measures::measured(tx, command),
+        other => Err(Rejection::new(Code::NotFound, format!("no command {other}")).into()),
     }
 }
 
