@@ -16,6 +16,7 @@ mod event;
 mod explain;
 mod failure;
 mod incident;
+mod kb;
 mod logging;
 mod offer;
 mod output;
@@ -140,6 +141,9 @@ enum Command {
     /// Look at tracking sessions and feed positions.
     #[command(subcommand)]
     Tracking(tracking::TrackingVerb),
+    /// Find, upload and remove knowledge documents.
+    #[command(subcommand)]
+    Kb(kb::KbVerb),
     /// Look at queues, or give one to another database.
     #[command(subcommand)]
     Queue(queue::QueueVerb),
@@ -229,6 +233,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Vendor(verb) => vendor::vendor(&connection, verb).await,
             Command::Offer(verb) => offer::offer(&connection, verb).await,
             Command::Tracking(verb) => tracking::tracking(&connection, verb).await,
+            Command::Kb(verb) => kb::kb(&connection, verb).await,
             Command::Queue(verb) => queue::queue(&connection, &verb).await,
             Command::Dlq(verb) => dlq::dlq(&connection, verb).await,
             Command::Archive(verb) => archive::archive(&connection, verb).await,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use super::units::Span;
-use super::{Config, Problem};
+use super::{Config, Problem, Telephony};
 use crate::event::{Priority, Site};
 use crate::routing::parse_duration;
 
@@ -51,6 +51,7 @@ impl Check<'_> {
         self.matching(config);
         self.sla(config);
         self.pricing(config);
+        self.telephony(&config.telephony);
         self.log(&config.log.level);
     }
 
@@ -221,6 +222,20 @@ impl Check<'_> {
                 self.refuse(&format!("pricing.{name}"), "0 is not above 0", "");
             }
         }
+    }
+
+    fn telephony(&mut self, telephony: &Telephony) {
+        let url = &telephony.summariser_url;
+        let local = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
+        let sound = url.starts_with("https://") || local.iter().any(|at| url.starts_with(at));
+        if !url.is_empty() && !sound {
+            // The address may have a password in it.
+            let help = "leave it empty for summaries by rules";
+            self.refuse("telephony.summariser_url", "is no https:// address", help);
+        }
+        let wait = telephony.intake_wait;
+        let range = Span(std::time::Duration::from_millis(1))..=Span::secs(3600);
+        self.within("telephony.intake_wait", &wait, &range);
     }
 
     /// The filter's own reader takes any word for a target's name, so that `inof` would silence everything.

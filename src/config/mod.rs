@@ -6,6 +6,7 @@ mod layers;
 mod live;
 mod matching;
 mod sections;
+mod telephony;
 pub mod units;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use serde::de::DeserializeOwned;
 pub use live::{Reload, differences, reload};
 pub use matching::*;
 pub use sections::*;
+pub use telephony::*;
 
 /// Where a configuration may come from.
 #[derive(Debug, Clone, Default)]
@@ -76,7 +78,8 @@ impl Loaded {
             )+};
         }
         sections!(
-            site, bus, broker, engine, archive, dlq, rules, incident, matching, sla, pricing, log
+            site, bus, broker, engine, archive, dlq, rules, incident, matching, sla, pricing,
+            telephony, log
         );
         let mut check = check::Check {
             origin: &|key| origin(&figment, key),
@@ -250,7 +253,7 @@ impl Config {
 }
 
 fn secret(key: &str) -> bool {
-    matches!(key, "bus.url")
+    matches!(key, "bus.url" | "telephony.summariser_url")
 }
 
 /// An URL without its password; anything else as it is.

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::matching::{MatchingSection, Pricing, Sla};
+use super::telephony::Telephony;
 use super::units::{Size, Span};
 use crate::event::Codec;
 
@@ -26,6 +27,7 @@ pub struct Config {
     pub matching: MatchingSection,
     pub sla: Sla,
     pub pricing: Pricing,
+    pub telephony: Telephony,
     pub log: Log,
 }
 

@@ -1,6 +1,9 @@
 //! The ends outside: whoever Roadcall calls over HTTP or SMTP. A runner makes one try of one kind of call; when, how often
 //! and behind which breaker is the node's matter (`node::effects`). Only here are HTTP and SMTP clients.
 
+pub mod http;
+pub mod summariser;
+
 use std::future::Future;
 use std::pin::Pin;
 

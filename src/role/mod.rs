@@ -7,10 +7,13 @@
 pub mod alarm;
 pub mod audit;
 pub mod incident;
+pub mod kb;
 pub mod listing;
 pub mod matching;
 pub mod permission;
 pub mod reporting;
+pub mod signature;
+pub mod telephony;
 #[cfg(test)]
 mod testing;
 pub mod tracking;
@@ -65,12 +68,14 @@ impl RoleName {
     ];
 
     /// The roles that this build can run.
-    pub const BUILT: [Self; 6] = [
+    pub const BUILT: [Self; 8] = [
         Self::Incident,
         Self::Vendor,
         Self::Match,
         Self::Tracking,
         Self::Reporting,
+        Self::Telephony,
+        Self::Kb,
         Self::Audit,
     ];
 

@@ -5,9 +5,15 @@ use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 use super::permission::{self, Caller};
-use super::{Code, Command, Entropy, HandlerError, Input, Mode, Received, Rejection, Role, Timer};
+use super::{
+    Code, Command, EffectResult, Entropy, HandlerError, Input, Mode, Received, Rejection, Role,
+    Timer,
+};
 use crate::event::{Actor, Base, Codec, Detail, Event, Id, Site, Ts, decode, ids};
-use crate::store::{Context, Identity, Options, Origin, Reach, Reader, Store, Synchronous, Tx};
+use crate::store::{
+    Context, EffectCall, EffectOutcome, Identity, Options, Origin, Reach, Reader, Store,
+    Synchronous, Tx,
+};
 
 /// A role on the bench.
 pub struct Bench<R: Role> {
@@ -160,6 +166,39 @@ impl<R: Role> Bench<R> {
             too_old: true,
         }));
         Ok(self.run(&input, id)?.1)
+    }
+
+    /// The calls that have no handled result yet, the oldest first.
+    pub fn effects(&self) -> Vec<EffectCall> {
+        let pending = self.store.pending_effects().expect("effects can be read");
+        pending.into_iter().map(|pending| pending.call).collect()
+    }
+
+    /// Hands over how a call ended, as the engine does.
+    pub fn effect_result(
+        &mut self,
+        key: &str,
+        outcome: EffectOutcome,
+    ) -> Result<Vec<Event>, HandlerError> {
+        let pending = self.store.pending_effect(key).expect("effects can be read");
+        let call = pending.expect("the call was asked for").call;
+        let input = Input::Effect(EffectResult {
+            key: call.key,
+            kind: call.kind,
+            outcome,
+            request: call.request,
+        });
+        let id = self.next_id();
+        let events = self.run(&input, id)?.1;
+        self.store.begin().expect("a step begins");
+        self.store.remove_effect(key).expect("removed");
+        self.store.commit().expect("committed");
+        Ok(events)
+    }
+
+    /// Where the database is, for tests of what rests in it.
+    pub fn path(&self) -> &std::path::Path {
+        self.store.path()
     }
 
     /// Sends a command as `actor`, through the permission check as the engine does.

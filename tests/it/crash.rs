@@ -270,10 +270,8 @@ async fn kills_of_roles_and_broker_lose_nothing_and_double_nothing() {
         }
         // Not a wait for something: the moment of the kill is the fault that the seed chooses.
         tokio::time::sleep(Duration::from_millis(random.random_range(0..700))).await;
-        let victim = match random.random_range(0..6) {
-            5 => "broker",
-            role => ROLES[role],
-        };
+        let victim = random.random_range(0..=ROLES.len());
+        let victim = ROLES.get(victim).copied().unwrap_or("broker");
         match victim {
             "broker" => site.kill_broker(),
             role => site.kill(role),

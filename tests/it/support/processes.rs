@@ -12,12 +12,14 @@ use roadcall::bus::Bus;
 use roadcall::bus::jetstream::{Config, Form, JetStream};
 
 /// The roles of this build.
-pub const ROLES: [&str; 6] = [
+pub const ROLES: [&str; 8] = [
     "incident",
     "vendor",
     "match",
     "tracking",
     "reporting",
+    "telephony",
+    "kb",
     "audit",
 ];
 
