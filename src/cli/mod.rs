@@ -19,6 +19,7 @@ mod explain;
 mod failure;
 mod geofence;
 mod incident;
+mod kb;
 mod ledger;
 mod log;
 mod logging;
@@ -165,6 +166,9 @@ enum Command {
     /// Look at payments, decide about them, settle and refund them.
     #[command(subcommand)]
     Payment(payment::PaymentVerb),
+    /// Find, upload and remove knowledge documents.
+    #[command(subcommand)]
+    Kb(kb::KbVerb),
     /// Look at queues, or give one to another database.
     #[command(subcommand)]
     Queue(queue::QueueVerb),
@@ -272,6 +276,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Geofence(verb) => geofence::geofence(&connection, verb).await,
             Command::Auth(verb) => auth::auth(&connection, verb).await,
             Command::Payment(verb) => payment::payment(&connection, verb).await,
+            Command::Kb(verb) => kb::kb(&connection, verb).await,
             Command::Queue(verb) => queue::queue(&connection, &verb).await,
             Command::Dlq(verb) => dlq::dlq(&connection, verb).await,
             Command::Archive(verb) => archive::archive(&connection, verb).await,

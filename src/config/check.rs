@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::units::Span;
-use super::{Config, Payments, Problem, ProcessorName};
+use super::{Config, Payments, Problem, ProcessorName, Telephony};
 use crate::event::{Priority, Site};
 use crate::routing::parse_duration;
 
@@ -57,6 +57,7 @@ impl Check<'_> {
         self.payments(&config.payments);
         self.notifications(&config.notifications);
         self.audit(config);
+        self.telephony(&config.telephony);
         self.log(&config.log.level);
     }
 
@@ -334,6 +335,20 @@ impl Check<'_> {
             let help = "write at least one duration above 0";
             self.refuse("payments.reconcile", "is no list of waits", help);
         }
+    }
+
+    fn telephony(&mut self, telephony: &Telephony) {
+        let url = &telephony.summariser_url;
+        let local = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
+        let sound = url.starts_with("https://") || local.iter().any(|at| url.starts_with(at));
+        if !url.is_empty() && !sound {
+            // The address may have a password in it.
+            let help = "leave it empty for summaries by rules";
+            self.refuse("telephony.summariser_url", "is no https:// address", help);
+        }
+        let wait = telephony.intake_wait;
+        let range = Span(std::time::Duration::from_millis(1))..=Span::secs(3600);
+        self.within("telephony.intake_wait", &wait, &range);
     }
 
     /// The filter's own reader takes any word for a target's name, so that `inof` would silence everything.

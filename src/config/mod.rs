@@ -8,6 +8,7 @@ mod matching;
 mod notifications;
 mod payments;
 mod sections;
+mod telephony;
 pub mod units;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ pub use matching::*;
 pub use notifications::*;
 pub use payments::*;
 pub use sections::*;
+pub use telephony::*;
 
 /// Where a configuration may come from.
 #[derive(Debug, Clone, Default)]
@@ -93,8 +95,10 @@ impl Loaded {
             pricing,
             payments,
             notifications,
+            telephony,
             gateway,
             auth,
+            audit,
             log
         );
         let mut check = check::Check {
@@ -269,7 +273,7 @@ impl Config {
 }
 
 fn secret(key: &str) -> bool {
-    matches!(key, "bus.url") || whole_secret(key)
+    matches!(key, "bus.url" | "telephony.summariser_url") || whole_secret(key)
 }
 
 /// Keys whose value is a secret and nothing else.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::matching::{MatchingSection, Pricing, Sla};
 use super::notifications::Notifications;
 use super::payments::Payments;
+use super::telephony::Telephony;
 use super::units::{Size, Span};
 use crate::event::Codec;
 
@@ -34,6 +35,7 @@ pub struct Config {
     pub payments: Payments,
     pub notifications: Notifications,
     pub audit: Audit,
+    pub telephony: Telephony,
     pub log: Log,
 }
 

@@ -21,9 +21,7 @@ use super::replay::Replays;
 use super::switches::{self, Rules, Watch};
 use super::thread::on_thread;
 use super::writer::{Job, Shared, Writer};
-use super::{
-    advisories, commands, consumer, eventlog, filters, keys, measure, publisher, status,
-};
+use super::{advisories, commands, consumer, eventlog, filters, keys, measure, publisher, status};
 use crate::bus::jetstream::JetStream;
 use crate::bus::jetstream::service::Service;
 use crate::bus::topology::{self, Change, Class, Desired, QueueSpec};

@@ -7,6 +7,7 @@ pub mod push;
 pub mod sms;
 pub mod smtp;
 pub mod stripe;
+pub mod summariser;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -8,6 +8,7 @@ pub mod alarm;
 pub mod audit;
 pub mod auth;
 pub mod incident;
+pub mod kb;
 pub mod listing;
 pub mod matching;
 pub mod notifications;
@@ -16,6 +17,7 @@ pub mod permission;
 pub mod reporting;
 pub mod setting;
 pub mod signature;
+pub mod telephony;
 #[cfg(test)]
 mod testing;
 pub mod tracking;
@@ -71,7 +73,7 @@ impl RoleName {
     ];
 
     /// The roles that this build can run.
-    pub const BUILT: [Self; 10] = [
+    pub const BUILT: [Self; 12] = [
         Self::Incident,
         Self::Vendor,
         Self::Match,
@@ -79,7 +81,9 @@ impl RoleName {
         Self::Payments,
         Self::Notifications,
         Self::Reporting,
+        Self::Telephony,
         Self::Auth,
+        Self::Kb,
         Self::Config,
         Self::Audit,
     ];

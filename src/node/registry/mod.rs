@@ -1,5 +1,6 @@
 //! The role registry: what runs under a role's name, made from the configuration.
 
+mod calls;
 mod messages;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use crate::provider::{Runner, stripe};
 use crate::role::audit::AuditRole;
 use crate::role::auth::{AuthOptions, AuthRole};
 use crate::role::incident::{IncidentOptions, IncidentRole};
+use crate::role::kb::KbRole;
 use crate::role::matching::MatchRole;
 use crate::role::matching::settings::{
     BasePricing, Matching, Settings as MatchSettings, Tier, Tiers, Weights,
@@ -24,6 +26,7 @@ use crate::role::payments::{PaymentOptions, PaymentRole, Processor};
 use crate::role::reporting::ReportingRole;
 use crate::role::setting::ConfigRole;
 use crate::role::setting::values::Defaults;
+use crate::role::telephony::TelephonyRole;
 use crate::role::tracking::TrackingRole;
 use crate::role::vendor::VendorRole;
 use crate::role::{Role, RoleName};
@@ -47,6 +50,8 @@ pub fn build(config: &Config, role: RoleName) -> Option<Box<dyn Role>> {
         RoleName::Match => Some(Box::new(MatchRole::new(match_settings(config)))),
         RoleName::Tracking => Some(Box::new(TrackingRole)),
         RoleName::Payments => Some(Box::new(PaymentRole::new(payment_options(config)))),
+        RoleName::Telephony => Some(Box::new(TelephonyRole::new(calls::options(config)))),
+        RoleName::Kb => Some(Box::new(KbRole)),
         RoleName::Reporting => Some(Box::new(ReportingRole)),
         RoleName::Auth => Some(Box::new(AuthRole::new(auth_options(config)))),
         RoleName::Config => Some(Box::new(ConfigRole::new(Defaults::new(&match_settings(
@@ -59,7 +64,6 @@ pub fn build(config: &Config, role: RoleName) -> Option<Box<dyn Role>> {
         RoleName::Audit => Some(Box::new(AuditRole {
             keep: config.archive_max_age() + config.engine.offline_max.0,
         })),
-        _ => None,
     }
 }
 
@@ -168,6 +172,7 @@ pub fn runners(config: &Config, bus: &JetStream) -> Vec<Arc<dyn Runner>> {
     let otp = OtpRunner::new(bus.clone(), &config.site.id, timeout);
     let mut runners: Vec<Arc<dyn Runner>> = vec![Arc::new(otp)];
     runners.extend(messages::runners(&config.notifications));
+    runners.extend(calls::runners(config));
     if config.payments.processor == ProcessorName::Stripe {
         let section = &config.payments.stripe;
         let key = if section.secret_key_file.is_empty() {

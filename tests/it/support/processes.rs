@@ -13,7 +13,7 @@ use roadcall::bus::jetstream::{Config, Form, JetStream};
 use roadcall::role::RoleName;
 
 /// The roles of this build.
-pub const ROLES: [&str; 10] = [
+pub const ROLES: [&str; 12] = [
     "incident",
     "vendor",
     "match",
@@ -21,7 +21,9 @@ pub const ROLES: [&str; 10] = [
     "payments",
     "notifications",
     "reporting",
+    "telephony",
     "auth",
+    "kb",
     "config",
     "audit",
 ];
