@@ -120,7 +120,7 @@ impl Connection {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Drive incidents from breakdown to arrival on a broker of its own, and show them as they happen.
+    /// Drive incidents from breakdown to a closed file on a broker of its own, and show them as they happen.
     Demo(demo::Demo),
     /// Whether roles could start here: configuration, broker, topology, databases, disk. Exit 2 if only the topology differs.
     Check(config::OfRoles),

@@ -1,4 +1,5 @@
-//! One breakdown, told by the commands that a driver's and a vendor's app send.
+//! One breakdown, from the call for help to a paid vendor and a closed file, told by the commands that the apps of a driver, a
+//! vendor and the back office send.
 
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use crate::node::clock::Clock;
 pub(super) struct Story {
     pub incident: u32,
     pub arrived: bool,
+    /// Worked on, paid for, closed.
+    pub closed: bool,
 }
 
 fn person(kind: &str, n: u32) -> Id {
@@ -47,7 +50,19 @@ fn drive(n: u32, trace: &[(i64, Point)]) -> Vec<(i64, Point)> {
     path
 }
 
-/// Registers a vendor, reports a breakdown near him, takes the job, drives, arrives.
+/// Somebody who is told of payments: without an account nobody could be.
+pub(super) async fn back_office(client: &Client) -> Result<(), Failure> {
+    account(client, "admin", "+15550009999").await.map(drop)
+}
+
+/// Makes an account; gives its id.
+async fn account(client: &Client, role: &str, phone: &str) -> Result<String, Failure> {
+    let body = json!({ "role": role, "phone": phone, "name": "Demo" });
+    let made = client.call("auth.create_user", &body).await?;
+    Ok(made["userId"].as_str().unwrap_or_default().to_owned())
+}
+
+/// Registers a vendor and a driver, reports a breakdown near the one, lets him take the job, drive, arrive, work and be paid.
 pub(super) async fn story(
     client: Client,
     n: u32,
@@ -62,7 +77,8 @@ pub(super) async fn story(
     let approve = json!({ "vendorId": vendor, "backgroundCheckStatus": "approved" });
     client.call("vendor.verify", &approve).await?;
     known_to_matching(&client, vendor).await?;
-    let as_driver = client.acting(&format!("driver:{}", person("driver", n)));
+    let driver = account(&client, "driver", &format!("+1555{:07}", n + 1)).await?;
+    let as_driver = client.acting(&format!("driver:{driver}"));
     let request = format!("demo-{n}");
     let report =
         json!({ "type": "tire", "lat": goal.lat, "lon": goal.lon, "clientRequestId": request });
@@ -88,10 +104,52 @@ pub(super) async fn story(
         Ok((now["status"] == "vendor_arrived").then_some(()))
     })
     .await;
+    let closed = match arrived {
+        Ok(()) => work_and_pay(&client, &as_vendor, &incident).await,
+        Err(_) => Ok(()),
+    };
     Ok(Story {
         incident: n,
         arrived: arrived.is_ok(),
+        closed: arrived.is_ok() && closed.is_ok(),
     })
+}
+
+/// The vendor does the work; the back office approves his payment and says that it has paid, which closes the file.
+async fn work_and_pay(
+    client: &Client,
+    as_vendor: &Client,
+    incident: &Value,
+) -> Result<(), Failure> {
+    let of_incident = json!({ "incidentId": incident });
+    for verb in ["incident.start_work", "incident.complete_work"] {
+        let now = client.call("incident.get", &of_incident).await?;
+        let body = json!({ "incidentId": incident, "expectedVersion": now["version"] });
+        as_vendor.call(verb, &body).await?;
+    }
+    let payment = payment_in(client, incident, "pending_approval").await?;
+    let body = |payment: &Value| json!({ "paymentId": payment["paymentId"], "expectedVersion": payment["version"] });
+    client.call("payment.approve", &body(&payment)).await?;
+    let payment = payment_in(client, incident, "processing").await?;
+    let mut settled = body(&payment);
+    settled["outcome"] = "completed".into();
+    settled["reference"] = "demo".into();
+    client.call("payment.settle", &settled).await?;
+    until("the file to be closed", || async {
+        let now = client.call("incident.get", &of_incident).await?;
+        Ok((now["status"] == "closed").then_some(()))
+    })
+    .await
+}
+
+/// The incident's payment, once it has this status.
+async fn payment_in(client: &Client, incident: &Value, status: &str) -> Result<Value, Failure> {
+    until(&format!("the payment to be {status}"), || async {
+        let asked = json!({ "incidentId": incident, "status": status });
+        let listed = client.call("payment.list", &asked).await?;
+        Ok(listed["items"].get(0).cloned())
+    })
+    .await
 }
 
 /// The vendor says that he is on his way.

@@ -241,10 +241,10 @@ mod tests {
             ("card 4111 1111 1111 1111!", "card [CARD]!"),
             ("card 4111 1111 1111 1112!", "card 4111 1111 1111 1112!"),
             ("ssn 123-45-6789", "ssn [SSN]"),
-            (
-                "000-12-3456 666-12-3456 912-12-3456",
-                "000-12-3456 666-12-3456 912-12-3456",
-            ),
+            // No SSN has these areas. Apart: two side by side may make the digits of a card.
+            ("no 000-12-3456", "no 000-12-3456"),
+            ("no 666-12-3456", "no 666-12-3456"),
+            ("no 912-12-3456", "no 912-12-3456"),
             (
                 "I am MARIA oneil, O'NEIL, maria-jo",
                 "I am [NAME] oneil, [NAME], [NAME]",
