@@ -176,6 +176,60 @@ async fn force_runs_the_handler_anew_in_order_and_nothing_else_and_fill_leaves_w
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fill_calls_nobody_outside_unless_it_is_told_to_while_live_events_call() {
+    let site = site().await;
+    let node = node(&site, &[RoleName::Audit, RoleName::Vendor]).await;
+    let bus = connect(&site).await;
+    let ill = site.dir.path().join("ill");
+    std::fs::write(&ill, "").expect("written");
+    publish(&bus, rated(0..20, Fate::Contradicts)).await;
+    eventually("all to be given up", || async {
+        (letters(&bus).await.len() == 20).then_some(())
+    })
+    .await;
+    let seqs: Vec<u64> = letters(&bus).await.iter().map(|one| one.seq).collect();
+    let (first, last) = (seqs.iter().min().copied(), seqs.iter().max().copied());
+    std::fs::remove_file(&ill).expect("removed");
+
+    // The two jobs and the live events share the handler; only what is live, or told to, reaches outside.
+    let middle = seqs.iter().copied().min().expect("some") + 9;
+    let job = json!({ "queue": QUEUE, "fromSeq": first, "toSeq": middle, "mode": "fill", "name": "quiet" });
+    call(&bus, "replay.start", job).await;
+    publish(&bus, rated(100..130, Fate::Fine)).await;
+    let done = ended(&bus, "quiet", "COMPLETED").await;
+    assert_eq!(done["handled"], 10, "{done}");
+    eventually("the live ones to be handled and to have called", || async {
+        (runs(&site).len() == 40 && calls(&site) == 30).then_some(())
+    })
+    .await;
+
+    let job = json!({
+        "queue": QUEUE, "fromSeq": middle + 1, "toSeq": last, "mode": "fill", "name": "loud", "allowExternal": true,
+    });
+    call(&bus, "replay.start", job).await;
+    let done = ended(&bus, "loud", "COMPLETED").await;
+    assert_eq!(done["handled"], 10, "{done}");
+    // One call for each of these, and still none for those before.
+    ran_and_called(&site, 50, 40).await;
+    stop(node).await;
+    site.broker.shutdown().await;
+}
+
+/// Waits for so many runs and calls, and that no call is still on its way.
+async fn ran_and_called(site: &Site, ran: usize, called: usize) {
+    eventually("the calls to be made", || async {
+        (runs(site).len() == ran && calls(site) >= called).then_some(())
+    })
+    .await;
+    let database = rusqlite::Connection::open(site.dir.path().join("state/vendor.db"));
+    let left = database
+        .expect("opens")
+        .query_row("SELECT count(*) FROM effect", (), |row| row.get(0));
+    assert_eq!(left, Ok(0_i64), "nothing is on its way");
+    assert_eq!(calls(site), called);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_waits_for_its_role_goes_on_after_a_stop_and_ends_when_it_is_cancelled() {
     let site = site().await;
     let audit = node(&site, &[RoleName::Audit]).await;
