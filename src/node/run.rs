@@ -452,6 +452,12 @@ async fn start_role(
     if name == RoleName::Auth {
         keys::settle(config, Clock.now())?;
     }
+    if name == RoleName::Telephony {
+        registry::calls::settle(dir).map_err(|error| Error::StateDir {
+            path: dir.clone(),
+            message: error.to_string(),
+        })?;
+    }
     let role = build(config, name).ok_or(Error::NotBuilt(name))?;
     let commands = role.commands().iter().map(|spec| spec.name).collect();
     let site = site(config)?;

@@ -1,6 +1,6 @@
 //! The role registry: what runs under a role's name, made from the configuration.
 
-mod calls;
+pub(super) mod calls;
 mod messages;
 
 use std::collections::BTreeMap;
