@@ -260,6 +260,35 @@ fn the_demo_drives_incidents_to_a_closed_file() {
 }
 
 #[test]
+fn the_bench_measures_a_replays_start_in_a_small_archive_and_a_larger_one() {
+    let output = Command::new(env!("CARGO_BIN_EXE_roadcall"))
+        .env_clear()
+        .env(
+            "PATH",
+            crate::support::nats_server()
+                .parent()
+                .expect("has a folder"),
+        )
+        .args(["bench", "--replay", "--archive", "2000", "--json"])
+        .output()
+        .expect("runs");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let archived: Vec<&Value> = report["replay"]
+        .as_array()
+        .expect("two")
+        .iter()
+        .map(|one| &one["archived"])
+        .collect();
+    assert_eq!(archived, [&json!(1000), &json!(2000)]);
+    assert!(
+        report["ratio"]["fromFirst"].as_f64() > Some(0.0),
+        "{report}"
+    );
+}
+
+#[test]
 fn the_bench_drives_incidents_behind_its_measurements_in_both_sync_modes() {
     let output = Command::new(env!("CARGO_BIN_EXE_roadcall"))
         .env_clear()

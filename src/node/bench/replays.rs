@@ -162,7 +162,9 @@ impl Bench {
             RoleName::Vendor => Some(Box::new(Noticing { seen: seen.clone() }) as Box<dyn Role>),
             other => registry::build(config, other),
         };
-        let node = Node::start_with(self.bus.clone(), &self.config, &ROLES, true, &build).await;
+        // A connection of its own: the node closes it when it stops, and the larger archive comes after that.
+        let bus = connect(&self.config.bus.url, Form::Batches).await?;
+        let node = Node::start_with(bus, &self.config, &ROLES, true, &build).await;
         let node = node.map_err(bench)?;
         let live_per_second = live(&mut events, archived - before).await?;
         let last = self.bus.stream(EVENTS).await?.last_seq;
