@@ -11,6 +11,40 @@ fn report(site: &Processes) -> Value {
     site.json(&["report", "incidents", "--json"])
 }
 
+/// All figures but the two of the whole site, whose events go on: those have tests of their own.
+fn kpis(site: &Processes) -> Value {
+    let mut kpis = site.json(&["report", "kpis", "--json"])["kpis"].take();
+    let kpis_map = kpis.as_object_mut().expect("figures");
+    assert!(kpis_map.remove("systemUptimePercent").is_some());
+    assert!(kpis_map.remove("errorRatePercent").is_some());
+    kpis
+}
+
+/// The three forms through the binary, each as its own readers see it.
+fn exports(site: &Processes) {
+    let out = |name: &str| site.dir.path().join(name).display().to_string();
+    for form in ["csv", "json", "parquet"] {
+        let file = out(form);
+        let said = site.json(&[
+            "report", "export", "--format", form, "--out", &file, "--json",
+        ]);
+        assert_eq!(said["file"], json!(file));
+    }
+    let lines = std::fs::read_to_string(out("csv")).expect("written");
+    assert_eq!(lines.lines().count(), INCIDENTS + 1);
+    let rows: Value =
+        serde_json::from_slice(&std::fs::read(out("json")).expect("written")).expect("JSON");
+    assert_eq!(rows.as_array().map(Vec::len), Some(INCIDENTS));
+    let bytes = std::fs::read(out("parquet")).expect("written");
+    assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"));
+    let nowhere = out("no/such/directory/x.csv");
+    let (code, _, words) = site.run(&["report", "export", "--format", "csv", "--out", &nowhere]);
+    assert_eq!(code, Some(1), "{words}");
+    assert!(words.contains("no/such/directory"), "{words}");
+    let (code, _, words) = site.run(&["report", "export", "--format", "xml"]);
+    assert_eq!(code, Some(64), "{words}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn facts_are_their_own_rebuild_and_a_replay_changes_nothing() {
     let mut site = Processes::all();
@@ -42,6 +76,15 @@ async fn facts_are_their_own_rebuild_and_a_replay_changes_nothing() {
         json!({ "North East": INCIDENTS })
     );
 
+    // What the rebuild itself says is no part of it.
+    let figures = kpis(&site);
+    assert_eq!(
+        figures["incidentResolutionRate"],
+        json!({ "value": 0.0, "samples": INCIDENTS })
+    );
+    assert_eq!(figures["timeToAssignSeconds"]["open"], INCIDENTS);
+    exports(&site);
+
     // As if a fault in the projection had written it.
     let file = site.dir.path().join("reporting/reporting.db");
     let database = rusqlite::Connection::open(file).expect("opened");
@@ -59,6 +102,7 @@ async fn facts_are_their_own_rebuild_and_a_replay_changes_nothing() {
         .expect("written");
     drop(database);
     assert_ne!(report(&site), before);
+    assert_ne!(kpis(&site), figures);
 
     let (code, _, words) = site.run(&["rebuild", "--role", "reporting"]);
     assert_eq!(code, Some(64), "{words}");
@@ -74,6 +118,7 @@ async fn facts_are_their_own_rebuild_and_a_replay_changes_nothing() {
     assert_eq!(ended["state"], "COMPLETED", "{ended}");
     site.ready().await;
     assert_eq!(report(&site), before);
+    assert_eq!(kpis(&site), figures);
 
     let ended = site.json(&[
         "replay",

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::region::Regions;
 use crate::event::Ts;
 use crate::role::HandlerError;
-use crate::store::{Tx, params};
+use crate::store::Tx;
 
 /// What `incident` selects: everything that is known of an incident, as one document.
 const COLUMNS: &str = "json_object(
@@ -87,6 +87,16 @@ pub(super) struct Incident {
     pub(super) arrived_after_ms: Option<i64>,
     #[serde(skip)]
     pub(super) assigned_after_ms: Option<i64>,
+    /// From an assignment to the arrival of the same vendor, ms.
+    #[serde(skip)]
+    pub(super) arrival_ms: Option<i64>,
+}
+
+impl Incident {
+    /// Where it stands in a listing.
+    pub(super) fn place(&self) -> (i64, &str) {
+        (self.created_at.map_or(0, Ts::ms), &self.incident_id)
+    }
 }
 
 impl Row {
@@ -107,6 +117,7 @@ impl Row {
             escalated: self.escalations > 0,
             time_to_assign_seconds: assigned_after_ms.map(|ms| ms.max(0) / 1000),
             time_to_arrival_seconds: self.arrival_ms.map(|ms| ms / 1000),
+            arrival_ms: self.arrival_ms,
             arrived_after_ms: since_created(self.arrived_at_ms),
             assigned_after_ms,
             incident_id: self.incident_id,
@@ -124,7 +135,7 @@ impl Row {
     }
 }
 
-/// Whose incidents count, and when they were created: both ends inclusive (DOMAIN 5.7, KPI rules).
+/// Which facts count: when they were created, both ends inclusive, and of what incidents (DOMAIN 5.7, KPI rules).
 #[derive(Debug, Clone)]
 pub(super) struct Window {
     pub(super) since_ms: i64,
@@ -135,30 +146,153 @@ pub(super) struct Window {
     pub(super) region: Option<String>,
 }
 
+/// The condition of a window on facts `f` of incidents `i`; `?1` to `?5` are [`Window::bounds`].
+const IN_WINDOW: &str = "f.created_at_ms BETWEEN ?1 AND ?2 AND (?3 = 0 OR i.company_id IS ?4) AND (?5 IS NULL OR i.type = ?5)";
+
+impl Window {
+    fn bounds(&self) -> (i64, i64, i64, Option<&str>, Option<&str>) {
+        let (of_one, company) = match &self.company {
+            None => (0, None),
+            Some(company) => (1, company.as_deref()),
+        };
+        let incident_type = self.incident_type.as_deref();
+        (self.since_ms, self.until_ms, of_one, company, incident_type)
+    }
+
+    fn has_region(&self, region: Option<&String>) -> bool {
+        self.region.is_none() || region == self.region.as_ref()
+    }
+}
+
 /// All incidents of the window, newest first.
 pub(super) fn incidents(tx: &Tx<'_>, window: &Window) -> Result<Vec<Incident>, HandlerError> {
     let regions = Regions::load(tx)?;
     let sql = format!(
-        "SELECT {COLUMNS} FROM incident i WHERE created_at_ms BETWEEN ?1 AND ?2
-         AND (?3 = 0 OR company_id IS ?4) AND (?5 IS NULL OR type = ?5)
-         ORDER BY created_at_ms DESC, incident_id DESC"
+        "SELECT {COLUMNS} FROM incident i JOIN incident f USING (incident_id) WHERE {IN_WINDOW}
+         ORDER BY f.created_at_ms DESC, i.incident_id DESC"
     );
-    let (of_one, company) = match &window.company {
-        None => (0, None),
-        Some(company) => (1, company.clone()),
-    };
-    let rows: Vec<Row> = tx.documents(
-        &sql,
-        params![
-            window.since_ms,
-            window.until_ms,
-            of_one,
-            company,
-            window.incident_type
-        ],
-    )?;
+    let rows: Vec<Row> = tx.documents(&sql, window.bounds())?;
     let facts = rows.into_iter().map(|row| row.fact(&regions));
     Ok(facts
-        .filter(|fact| window.region.is_none() || fact.region == window.region)
+        .filter(|fact| window.has_region(fact.region.as_ref()))
         .collect())
+}
+
+/// One offer.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Offer {
+    pub(super) vendor_id: String,
+    /// accepted (by the vendor), assigned (by a dispatcher), declined, expired, cancelled; `None` while it is open.
+    pub(super) status: Option<String>,
+    #[serde(flatten)]
+    pub(super) about: About,
+}
+
+/// The incident that an offer or a payment is about.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct About {
+    #[serde(rename = "type")]
+    pub(super) incident_type: Option<String>,
+    lat: Option<f64>,
+    lon: Option<f64>,
+    #[serde(skip)]
+    pub(super) region: Option<String>,
+}
+
+impl About {
+    fn placed(&mut self, regions: &Regions) {
+        let place = self.lat.zip(self.lon);
+        self.region = place.map(|(lat, lon)| regions.of(lat, lon));
+    }
+}
+
+/// All offers made in the window.
+pub(super) fn offers(tx: &Tx<'_>, window: &Window) -> Result<Vec<Offer>, HandlerError> {
+    let regions = Regions::load(tx)?;
+    let sql = format!(
+        "SELECT json_object('vendorId', f.vendor_id, 'type', i.type, 'lat', i.lat, 'lon', i.lon, 'status',
+            (SELECT status FROM offer_step s WHERE s.offer_id = f.offer_id ORDER BY event_order DESC LIMIT 1))
+         FROM offer f LEFT JOIN incident i USING (incident_id) WHERE {IN_WINDOW}"
+    );
+    let mut facts: Vec<Offer> = tx.documents(&sql, window.bounds())?;
+    for fact in &mut facts {
+        fact.about.placed(&regions);
+    }
+    facts.retain(|fact| window.has_region(fact.about.region.as_ref()));
+    Ok(facts)
+}
+
+/// One payment. Field names are those of the export.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Payment {
+    pub(super) payment_id: String,
+    pub(super) incident_id: String,
+    pub(super) vendor_id: String,
+    pub(super) amount_cents: i64,
+    pub(super) status: Option<String>,
+    /// Whether a person had to look at it.
+    #[serde(skip_deserializing)]
+    pub(super) flagged: bool,
+    #[serde(deserialize_with = "from_ms")]
+    pub(super) created_at: Option<Ts>,
+    /// By somebody; `None` where it was created approved.
+    #[serde(deserialize_with = "from_ms")]
+    pub(super) approved_at: Option<Ts>,
+    #[serde(deserialize_with = "from_ms")]
+    pub(super) completed_at: Option<Ts>,
+    /// All that it ever was.
+    #[serde(skip_serializing)]
+    steps: Vec<String>,
+    #[serde(flatten, skip_serializing)]
+    pub(super) about: About,
+}
+
+impl Payment {
+    /// How long it waited for its approval, ms.
+    pub(super) fn approved_after_ms(&self) -> Option<i64> {
+        Some((self.approved_at?.ms() - self.created_at?.ms()).max(0))
+    }
+
+    /// Where it stands in a listing.
+    pub(super) fn place(&self) -> (i64, &str) {
+        (self.created_at.map_or(0, Ts::ms), &self.payment_id)
+    }
+
+    /// Whether it was ever in this state.
+    pub(super) fn was(&self, status: &str) -> bool {
+        self.steps.iter().any(|step| step == status)
+    }
+}
+
+/// A time that SQL gives in milliseconds.
+fn from_ms<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Ts>, D::Error> {
+    Ok(Option::<i64>::deserialize(source)?.map(Ts::from_ms))
+}
+
+// A payment that begins as approved has that step at the moment of its creation: nobody approved it.
+const PAYMENT: &str = "json_object(
+    'paymentId', f.payment_id, 'incidentId', f.incident_id, 'vendorId', f.vendor_id,
+    'amountCents', f.amount_cents, 'type', i.type, 'lat', i.lat, 'lon', i.lon, 'createdAt', f.created_at_ms,
+    'status', (SELECT status FROM payment_step s WHERE s.payment_id = f.payment_id ORDER BY event_order DESC LIMIT 1),
+    'steps', json((SELECT json_group_array(DISTINCT status) FROM payment_step s WHERE s.payment_id = f.payment_id)),
+    'completedAt', (SELECT min(at_ms) FROM payment_step s WHERE s.payment_id = f.payment_id AND status = 'completed'),
+    'approvedAt', (SELECT min(at_ms) FROM payment_step s WHERE s.payment_id = f.payment_id AND status = 'approved'
+        AND at_ms > f.created_at_ms))";
+
+/// All payments created in the window, newest first.
+pub(super) fn payments(tx: &Tx<'_>, window: &Window) -> Result<Vec<Payment>, HandlerError> {
+    let regions = Regions::load(tx)?;
+    let sql = format!(
+        "SELECT {PAYMENT} FROM payment f LEFT JOIN incident i USING (incident_id) WHERE {IN_WINDOW}
+         ORDER BY f.created_at_ms DESC, f.payment_id DESC"
+    );
+    let mut facts: Vec<Payment> = tx.documents(&sql, window.bounds())?;
+    for fact in &mut facts {
+        fact.about.placed(&regions);
+        fact.flagged = fact.was("flagged");
+    }
+    facts.retain(|fact| window.has_region(fact.about.region.as_ref()));
+    Ok(facts)
 }

@@ -4,6 +4,9 @@
 //! same rows. What depends on an order (where an incident stands now) is read off the newest row by `event_order`: the
 //! producer's own sequence for the entity, then the time, then the id.
 
+use super::watch;
+use crate::role::alarm;
+
 /// See the module.
 pub(super) const MIGRATIONS: &[&str] = &["
 CREATE TABLE incident (
@@ -119,7 +122,7 @@ CREATE INDEX seen_at ON seen (at_ms, kind);
 CREATE TABLE unknown (event_id BLOB PRIMARY KEY, detail_type TEXT NOT NULL) WITHOUT ROWID;
 
 CREATE TABLE configuration (config_key TEXT PRIMARY KEY, version INTEGER NOT NULL, value TEXT NOT NULL) WITHOUT ROWID;
-"];
+", alarm::MIGRATION, watch::MIGRATION];
 
 /// Empties what events from `?1` (Unix milliseconds) on will say again. Facts of incidents that are older than the archive
 /// stay as they are: nothing would bring them back.

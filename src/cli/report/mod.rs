@@ -1,25 +1,49 @@
 //! `roadcall report …` and `roadcall rebuild`: what happened, in numbers, and how the numbers are made anew.
 
+mod export;
+mod kpis;
+mod parquet;
+mod rebuild;
+
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use self::export::Export;
+use self::kpis::{GroupBy, kpis};
+pub(super) use self::rebuild::Rebuild;
 use super::Connection;
-use super::call::{body, text};
+use super::call::{body, send, text};
 use super::client::Client;
 use super::failure::Failure;
 use super::output::{print_json, print_rows, say};
-use super::replay::follow;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ReportVerb {
     /// Incidents with their times and counts, newest first, and how many there are of each kind.
     Incidents(Bounds),
+    /// Every key figure with the number of measurements behind it.
+    Kpis {
+        #[command(flatten)]
+        bounds: Bounds,
+        /// The figures of each group, too.
+        #[arg(long)]
+        group_by: Option<GroupBy>,
+    },
+    /// What one vendor did: jobs, completion, arrival, acceptance, stars, revenue.
+    Vendor {
+        /// The vendor.
+        id: String,
+        #[command(flatten)]
+        bounds: Bounds,
+    },
+    /// Write facts to a file, for spreadsheets and data tools.
+    Export(Export),
 }
 
 /// Which incidents count.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct Bounds {
     /// Created at this time or later.
     #[arg(long, value_name = "TIME")]
@@ -53,6 +77,13 @@ impl Bounds {
 pub(super) async fn report(connection: &Connection, verb: ReportVerb) -> Result<ExitCode, Failure> {
     match verb {
         ReportVerb::Incidents(bounds) => incidents(connection, bounds).await,
+        ReportVerb::Kpis { bounds, group_by } => kpis(connection, bounds, group_by).await,
+        ReportVerb::Vendor { id, bounds } => {
+            let mut asked = bounds.body();
+            asked["vendorId"] = id.into();
+            send(connection, "report.vendor", asked).await
+        }
+        ReportVerb::Export(export) => export.run(connection).await,
     }
 }
 
@@ -100,40 +131,4 @@ async fn incidents(connection: &Connection, bounds: Bounds) -> Result<ExitCode, 
         say(format_args!("{word}: {}", parts.join(", ")))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Rebuild {
-    /// The role whose projection it is.
-    #[arg(long)]
-    role: String,
-    /// Wait for its end; exit 0 only if it completed.
-    #[arg(long)]
-    wait: bool,
-    /// Really do it.
-    #[arg(long)]
-    yes: bool,
-}
-
-impl Rebuild {
-    pub(super) async fn run(self, connection: &Connection) -> Result<ExitCode, Failure> {
-        if !self.yes {
-            return Err(Failure::usage(
-                &format!(
-                    "this empties the projection of {} before it is fed from the archive",
-                    self.role
-                ),
-                "reports are incomplete meanwhile; give --yes",
-            ));
-        }
-        let client = Client::open(connection).await?;
-        let job = client
-            .call("replay.rebuild", &json!({ "role": self.role }))
-            .await?;
-        if self.wait {
-            return follow(&client.bus, job["name"].as_str().unwrap_or_default(), true).await;
-        }
-        print_json(&job)?;
-        Ok(ExitCode::SUCCESS)
-    }
 }

@@ -1,5 +1,7 @@
 //! Facts from events: in any order, with any repetition, the same (DOMAIN 5.7).
 
+mod figures;
+
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use serde_json::{Value, json};
@@ -23,20 +25,25 @@ fn event(
     seconds: i64,
     detail: Value,
 ) -> Event {
-    let at = Ts::from_ms(1_768_471_200_000 + seconds * 1000);
-    let mut detail = detail;
     let event_id =
         id(entity.uuid().as_u128() as u32 % 1000 * 10_000 + n + detail_type.len() as u32 * 100);
+    let subject = format!("roadcall.hub.{source}.{detail_type}.{entity}");
+    event_of(&subject, event_id, n, seconds, detail)
+}
+
+/// The same with its subject and id given.
+fn event_of(subject: &str, event_id: Id, n: u32, seconds: i64, mut detail: Value) -> Event {
+    let at = Ts::from_ms(1_768_471_200_000 + seconds * 1000);
     detail["eventId"] = json!(event_id);
     detail["timestamp"] = json!(at);
     detail["version"] = json!("1.0");
     detail["metadata"] = json!({ "sequence": n.to_string() });
+    let words: Vec<&str> = subject.split('.').collect();
     let body = json!({
-        "id": event_id, "source": format!("roadcall.{source}"), "detail-type": detail_type, "time": at, "site": "hub",
+        "id": event_id, "source": format!("roadcall.{}", words[2]), "detail-type": words[3], "time": at, "site": "hub",
         "resources": [], "detail": detail,
     });
-    let subject = format!("roadcall.hub.{source}.{detail_type}.{entity}");
-    decode(&subject, None, body.to_string().as_bytes()).expect("a valid event")
+    decode(subject, None, body.to_string().as_bytes()).expect("a valid event")
 }
 
 /// One incident: assigned, released, assigned to another, arrived, done, paid and rated.
