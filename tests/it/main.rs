@@ -5,6 +5,7 @@ mod advisories;
 mod archives;
 mod asyncapi;
 mod audits;
+mod calls;
 mod codec;
 mod conformance;
 mod crash;

@@ -1,10 +1,11 @@
-//! One breakdown, from the call for help to a paid vendor and a closed file, told by the commands that the apps of a driver, a
+//! One breakdown, from the phone call for help to a paid vendor and a closed file, told by the commands that the apps of a driver, a
 //! vendor and the back office send.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::phone::Line;
 use crate::bus::{Bus, EVENTS};
 use crate::cli::client::Client;
 use crate::cli::failure::Failure;
@@ -17,6 +18,8 @@ pub(super) struct Story {
     pub arrived: bool,
     /// Worked on, paid for, closed.
     pub closed: bool,
+    /// Those who were to be told: the driver and the vendor.
+    pub people: Vec<String>,
 }
 
 fn person(kind: &str, n: u32) -> Id {
@@ -50,9 +53,9 @@ fn drive(n: u32, trace: &[(i64, Point)]) -> Vec<(i64, Point)> {
     path
 }
 
-/// Somebody who is told of payments: without an account nobody could be.
-pub(super) async fn back_office(client: &Client) -> Result<(), Failure> {
-    account(client, "admin", "+15550009999").await.map(drop)
+/// Somebody who is told of payments: without an account nobody could be. Gives the account.
+pub(super) async fn back_office(client: &Client) -> Result<String, Failure> {
+    account(client, "admin", "+15550009999").await
 }
 
 /// Makes an account; gives its id.
@@ -65,6 +68,7 @@ async fn account(client: &Client, role: &str, phone: &str) -> Result<String, Fai
 /// Registers a vendor and a driver, reports a breakdown near the one, lets him take the job, drive, arrive, work and be paid.
 pub(super) async fn story(
     client: Client,
+    line: &Line,
     n: u32,
     trace: &[(i64, Point)],
     pace: f64,
@@ -76,13 +80,20 @@ pub(super) async fn story(
     as_vendor.call("vendor.register", &profile(n, home)).await?;
     let approve = json!({ "vendorId": vendor, "backgroundCheckStatus": "approved" });
     client.call("vendor.verify", &approve).await?;
-    known_to_matching(&client, vendor).await?;
-    let driver = account(&client, "driver", &format!("+1555{:07}", n + 1)).await?;
-    let as_driver = client.acting(&format!("driver:{driver}"));
-    let request = format!("demo-{n}");
-    let report =
-        json!({ "type": "tire", "lat": goal.lat, "lon": goal.lon, "clientRequestId": request });
-    let incident = as_driver.call("incident.create", &report).await?["incidentId"].clone();
+    // Before that he is no candidate, and the next look for one is a round later.
+    let him = vendor.to_string();
+    known_to(&client, &him, "vendor", ".VendorUpdated.", "match-queue").await?;
+    let phone = format!("+1555{:07}", n + 1);
+    let driver = account(&client, "driver", &phone).await?;
+    known_to(
+        &client,
+        &driver,
+        "auth",
+        ".UserRegistered.",
+        "telephony-queue",
+    )
+    .await?;
+    let incident = line.breakdown(&client, n, &driver, &phone, goal).await?;
     let of_incident = json!({ "incidentId": incident });
     let offer = until("an offer", || async {
         let offers = as_vendor.call("offer.list", &of_incident).await?;
@@ -112,6 +123,7 @@ pub(super) async fn story(
         incident: n,
         arrived: arrived.is_ok(),
         closed: arrived.is_ok() && closed.is_ok(),
+        people: vec![driver, vendor.to_string()],
     })
 }
 
@@ -185,22 +197,27 @@ async fn report_drive(
     Ok(())
 }
 
-/// Waits until matching has handled everything that is in the archive about the vendor, his approval included: before
-/// that he is no candidate, and the next look for one is a round later.
-async fn known_to_matching(client: &Client, vendor: Id) -> Result<(), Failure> {
-    let about_him = format!("roadcall.*.vendor.*.{vendor}");
-    until("matching to learn of the vendor", || async {
-        let events = client.bus.read(EVENTS, &about_him, 1, 100, true).await?;
-        let approved = events
+/// Waits until a queue has handled the newest event with `kind` in its subject that is in the archive about somebody.
+async fn known_to(
+    client: &Client,
+    somebody: &str,
+    source: &str,
+    kind: &str,
+    queue: &str,
+) -> Result<(), Failure> {
+    let about = format!("roadcall.*.{source}.*.{somebody}");
+    until(&format!("{queue} to learn of somebody"), || async {
+        let events = client.bus.read(EVENTS, &about, 1, 100, true).await?;
+        let newest = events
             .iter()
             .rev()
-            .find(|event| event.subject.contains(".VendorUpdated."));
-        let Some(approved) = approved else {
+            .find(|event| event.subject.contains(kind));
+        let Some(newest) = newest else {
             return Ok(None);
         };
-        let queue = client.bus.queue("match-queue").await?;
+        let queue = client.bus.queue(queue).await?;
         Ok(
-            (queue.ack_floor_seq >= approved.seq || queue.pending + queue.ack_pending == 0)
+            (queue.ack_floor_seq >= newest.seq || queue.pending + queue.ack_pending == 0)
                 .then_some(()),
         )
     })
