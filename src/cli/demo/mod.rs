@@ -124,7 +124,7 @@ impl Demo {
         settle(&bus).await?;
         let mut people = vec![office];
         people.extend(ended.iter().flat_map(|story| story.people.clone()));
-        let told = told(&client, &people).await?;
+        let told = told(&client, &people, json).await?;
         // Nobody else reads or sets it.
         let _ = last_seq.set(bus.stream(EVENTS).await?.last_seq);
         show.await
@@ -223,7 +223,7 @@ async fn summary(
             "\n{arrived} of {} incidents had a vendor on the spot, {paid} are paid and {closed} closed, {} messages went out. {events} events, {letters} dead letters, \
              {repeated} duplicate effects. From published to handled: p50 {p50} ms, p99 {p99} ms.",
             stories.len(),
-            told.sent
+            told.sent.values().sum::<u64>()
         ))?;
         for story in stories.iter().filter(|story| !story.closed) {
             say(format_args!(

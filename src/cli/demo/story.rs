@@ -58,9 +58,14 @@ pub(super) async fn back_office(client: &Client) -> Result<String, Failure> {
     account(client, "admin", "+15550009999").await
 }
 
+/// An address that nobody has, for whoever has this number.
+fn address(phone: &str) -> String {
+    format!("demo-{}@roadcall.example", phone.trim_start_matches('+'))
+}
+
 /// Makes an account; gives its id.
 async fn account(client: &Client, role: &str, phone: &str) -> Result<String, Failure> {
-    let body = json!({ "role": role, "phone": phone, "name": "Demo" });
+    let body = json!({ "role": role, "phone": phone, "email": address(phone), "name": "Demo" });
     let made = client.call("auth.create_user", &body).await?;
     Ok(made["userId"].as_str().unwrap_or_default().to_owned())
 }
@@ -225,13 +230,14 @@ async fn known_to(
 }
 
 fn profile(n: u32, place: Point) -> Value {
+    let phone = format!("+1556{:07}", n + 1);
     let day = json!({ "open": "00:00", "close": "24:00" });
     let week: serde_json::Map<String, Value> = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
         .iter()
         .map(|name| ((*name).to_owned(), day.clone()))
         .collect();
     json!({
-        "businessName": format!("Tire Service {}", n + 1), "contactName": "Demo", "phone": "+15550001111",
+        "businessName": format!("Tire Service {}", n + 1), "contactName": "Demo", "phone": phone, "email": address(&phone),
         "capabilities": ["tire_repair", "tire_replacement"], "location": place, "coverageRadiusMiles": 50,
         "timezone": "UTC", "insuranceExpiry": "2099-12-31", "operatingHours": week,
         "pricing": { "tire_repair": { "basePriceCents": 15000, "perMileCents": 350 } }

@@ -1,6 +1,8 @@
 //! What the demo came to beside its incidents: who was told, and the figures of reporting.
 
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
 
 use super::story::until;
 use crate::cli::client::Client;
@@ -9,15 +11,18 @@ use crate::cli::output::say;
 
 /// How the messages ended.
 pub(super) struct Told {
-    /// Taken by their channel.
-    pub sent: usize,
+    /// Taken by their channel, by channel.
+    pub sent: BTreeMap<String, u64>,
     /// Given up, or not sent for another reason.
-    pub unsent: usize,
+    pub unsent: u64,
 }
 
-/// Waits until no message to these people is under way, and counts them in the log of deliveries.
-pub(super) async fn told(client: &Client, people: &[String]) -> Result<Told, Failure> {
-    let mut told = Told { sent: 0, unsent: 0 };
+/// Waits until no message to these people is under way, and counts them in the log of deliveries; with `json` each is a line.
+pub(super) async fn told(client: &Client, people: &[String], json: bool) -> Result<Told, Failure> {
+    let mut told = Told {
+        sent: BTreeMap::new(),
+        unsent: 0,
+    };
     for person in people {
         let items = until("the messages to be sent", || async {
             let items = log(client, person).await?;
@@ -25,10 +30,29 @@ pub(super) async fn told(client: &Client, people: &[String]) -> Result<Told, Fai
             Ok((!under_way).then_some(items))
         })
         .await?;
-        let sent = |item: &&Value| item["status"] == "sent" || item["status"] == "delivered";
-        let count = items.iter().filter(sent).count();
-        told.sent += count;
-        told.unsent += items.len() - count;
+        for item in items {
+            let channel = item["channel"].as_str().unwrap_or_default();
+            if item["status"] == "sent" {
+                *told.sent.entry(channel.to_owned()).or_default() += 1;
+            } else {
+                told.unsent += 1;
+            }
+            if json {
+                let fields = [
+                    "notificationId",
+                    "recipientId",
+                    "eventId",
+                    "type",
+                    "channel",
+                    "status",
+                ];
+                let line: Map<String, Value> = fields
+                    .iter()
+                    .map(|name| ((*name).to_owned(), item[*name].clone()))
+                    .collect();
+                say(json!({ "delivery": line }))?;
+            }
+        }
     }
     Ok(told)
 }
