@@ -118,7 +118,7 @@ impl Line {
     /// The bodies of the archive's events of one source and type.
     async fn events(&self, what: &str) -> Vec<Value> {
         let subject = format!("roadcall.*.{what}.*");
-        let stored = self.bus.read(EVENTS, &subject, 1, 1000, true).await;
+        let stored = self.bus.read(EVENTS, &subject, 1, 1000, false).await;
         let bodies = stored.expect("read").into_iter().map(|message| {
             let event: Value = serde_json::from_slice(&message.body).expect("JSON");
             event["detail"].clone()
