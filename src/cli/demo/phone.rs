@@ -4,7 +4,9 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use hmac::{Hmac, Mac};
 use serde_json::{Value, json};
+use sha2::Sha256;
 
 use super::story::until;
 use crate::cli::client::Client;
@@ -12,7 +14,6 @@ use crate::cli::failure::Failure;
 use crate::config::Config;
 use crate::event::{Point, Ts};
 use crate::node::clock::Clock;
-use crate::provider::push::signature;
 
 /// The phone provider, which knows the secret that its webhooks are signed under.
 #[derive(Clone)]
@@ -100,6 +101,14 @@ impl Line {
         let body = json!({ "payload": payload, "id": id, "timestamp": seconds.to_string(), "signature": signature });
         provider.call("call.webhook", &body).await.map(drop)
     }
+}
+
+/// `webhook-signature` as the Standard Webhooks specification has it; `None` for a secret of another form.
+fn signature(secret: &str, id: &str, seconds: i64, body: &str) -> Option<String> {
+    let key = BASE64.decode(secret.strip_prefix("whsec_")?).ok()?;
+    let mut mac = Hmac::<Sha256>::new_from_slice(&key).ok()?;
+    mac.update(format!("{id}.{seconds}.{body}").as_bytes());
+    Some(format!("v1,{}", BASE64.encode(mac.finalize().into_bytes())))
 }
 
 fn write_secret(path: &Path) -> std::io::Result<()> {
