@@ -257,7 +257,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     runtime.block_on(async {
         match command {
             Command::Bench(bench) => bench.run(&connection).await,
-            Command::Demo(demo) => demo.run(connection.json).await,
+            Command::Demo(demo) => demo.run(&connection).await,
             Command::Check(of) => check::check(&connection, &of).await,
             Command::Config(verb) => config::config(&connection, &verb),
             Command::Openapi => {

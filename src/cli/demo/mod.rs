@@ -1,7 +1,10 @@
-//! `roadcall demo`: a whole site on a broker of its own, and incidents driven through it, from breakdown to a closed file, by the commands that apps use.
+//! `roadcall demo`: a whole site on a broker of its own, and incidents driven through it, from the phone call to a closed
+//! file, by the commands that apps use.
 
+mod phone;
 mod show;
 mod story;
+mod tally;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,8 +16,11 @@ use clap::Args;
 use futures::{StreamExt, TryStreamExt};
 use serde_json::json;
 
+use self::phone::Line;
 use self::show::Show;
 use self::story::{DISTRICTS, Story, back_office, story, until};
+use self::tally::{Told, kpis, told};
+use super::Connection;
 use super::client::{Client, connect};
 use super::failure::Failure;
 use super::logging;
@@ -50,7 +56,8 @@ pub(super) struct Demo {
 }
 
 impl Demo {
-    pub(super) async fn run(self, json: bool) -> Result<ExitCode, Failure> {
+    pub(super) async fn run(self, connection: &Connection) -> Result<ExitCode, Failure> {
+        let json = connection.json;
         if !(self.pace.is_finite() && self.pace > 0.0) {
             return Err(Failure::usage(
                 "--pace is not over 0",
@@ -63,7 +70,12 @@ impl Demo {
         };
         let temporary = tempfile::tempdir()
             .map_err(|error| Failure::other(format!("no temporary directory: {error}"), ""))?;
-        let mut config = Config::default();
+        // Only what is named counts: a demo on a fleet's machine must not send messages to anybody.
+        let mut config = if connection.config.is_empty() {
+            Config::default()
+        } else {
+            connection.config()?
+        };
         config.site.state_dir = self
             .keep
             .clone()
@@ -71,10 +83,11 @@ impl Demo {
         config.broker.listen = "127.0.0.1:0".to_owned();
         config.log.level = "error".to_owned();
         logging::start(&config.log.level);
+        let line = Line::connect(&mut config)?;
         let broker = crate::broker::start(broker_options(&config)).await?;
         config.bus.url.clone_from(&broker.url);
         let result = tokio::select! {
-            result = self.site(&config, &trace, json) => result,
+            result = self.site(&config, &line, &trace, json) => result,
             // The broker must not outlive the demo; the rest is in a directory that goes away, or is kept as it is.
             _ = tokio::signal::ctrl_c() => Err(Failure::other("stopped by Ctrl-C", "")),
         };
@@ -85,6 +98,7 @@ impl Demo {
     async fn site(
         &self,
         config: &Config,
+        line: &Line,
         trace: &[(i64, Point)],
         json: bool,
     ) -> Result<ExitCode, Failure> {
@@ -104,15 +118,21 @@ impl Demo {
         let show =
             Show::new(json, self.incidents).run(bus.clone(), move || shown_to.get().copied());
         let show = tokio::spawn(show);
-        back_office(&client).await?;
-        let stories = (0..self.incidents).map(|n| story(client.clone(), n, trace, self.pace));
+        let office = back_office(&client).await?;
+        let stories = (0..self.incidents).map(|n| story(client.clone(), line, n, trace, self.pace));
         let ended = futures::future::try_join_all(stories).await?;
         settle(&bus).await?;
+        let mut people = vec![office];
+        people.extend(ended.iter().flat_map(|story| story.people.clone()));
+        let told = told(&client, &people, json).await?;
         // Nobody else reads or sets it.
         let _ = last_seq.set(bus.stream(EVENTS).await?.last_seq);
         show.await
             .map_err(|error| Failure::other(format!("the timeline: {error}"), ""))??;
-        let code = summary(&bus, &node, &ended, json).await?;
+        let code = summary(&bus, &node, &ended, &told, json).await?;
+        if !json {
+            kpis(&client).await?;
+        }
         node.shutdown(Duration::from_secs(10)).await?;
         Ok(code)
     }
@@ -131,6 +151,9 @@ pub(super) struct Driven {
 /// Runs a site on the broker of `config`, drives incidents through it, [`DISTRICTS`] at once, and shows nothing: for
 /// `roadcall bench`.
 pub(super) async fn drive(config: &Config, incidents: u32, pace: f64) -> Result<Driven, Failure> {
+    let mut config = config.clone();
+    let line = Line::connect(&mut config)?;
+    let config = &config;
     let trace = parse_trace(TRACE).map_err(|error| Failure::other(error, ""))?;
     let bus = connect(config, "roadcall-bench").await?;
     let node = Node::start(bus.clone(), config, &RoleName::BUILT, true).await?;
@@ -138,7 +161,7 @@ pub(super) async fn drive(config: &Config, incidents: u32, pace: f64) -> Result<
     let client = Client::new(apps, &config.site.id, "operator:bench");
     back_office(&client).await?;
     let started = Clock.now();
-    let stories = (0..incidents).map(|n| story(client.clone(), n, &trace, pace));
+    let stories = (0..incidents).map(|n| story(client.clone(), &line, n, &trace, pace));
     // In order, so that of those on their way no two are in one district.
     let ended = futures::stream::iter(stories).buffered(DISTRICTS as usize);
     let ended: Vec<Story> = ended.try_collect().await?;
@@ -179,25 +202,28 @@ async fn summary(
     bus: &JetStream,
     node: &Node,
     stories: &[Story],
+    told: &Told,
     json: bool,
 ) -> Result<ExitCode, Failure> {
     let events = bus.stream(EVENTS).await?.messages;
     let letters = bus.stream(DLQ).await?.messages;
     let arrived = stories.iter().filter(|story| story.arrived).count();
     let closed = stories.iter().filter(|story| story.closed).count();
+    let paid = paid(bus).await?;
     let repeated = repeated_effects(bus).await?;
     let latency = node.latency();
     let (p50, p99) = (latency.quantile_ms(0.5), latency.quantile_ms(0.99));
     if json {
         say(json!({
-            "incidents": stories.len(), "arrived": arrived, "closed": closed, "events": events,
-            "deadLetters": letters, "duplicateEffects": repeated, "publishToHandledMs": { "p50": p50, "p99": p99 },
+            "incidents": stories.len(), "arrived": arrived, "closed": closed, "paid": paid, "events": events,
+            "deadLetters": letters, "duplicateEffects": repeated, "messagesSent": told.sent, "messagesUnsent": told.unsent, "publishToHandledMs": { "p50": p50, "p99": p99 },
         }))?;
     } else {
         say(format_args!(
-            "\n{arrived} of {} incidents had a vendor on the spot, {closed} are paid and closed. {events} events, {letters} dead letters, \
+            "\n{arrived} of {} incidents had a vendor on the spot, {paid} are paid and {closed} closed, {} messages went out. {events} events, {letters} dead letters, \
              {repeated} duplicate effects. From published to handled: p50 {p50} ms, p99 {p99} ms.",
-            stories.len()
+            stories.len(),
+            told.sent.values().sum::<u64>()
         ))?;
         for story in stories.iter().filter(|story| !story.closed) {
             say(format_args!(
@@ -206,30 +232,49 @@ async fn summary(
             ))?;
         }
     }
-    let well = closed == stories.len() && letters == 0 && repeated == 0;
+    let well = closed == stories.len() && paid == stories.len() && letters == 0 && repeated == 0;
     Ok(ExitCode::from(u8::from(!well)))
+}
+
+/// How many payments the archive says were completed.
+async fn paid(bus: &JetStream) -> Result<usize, Failure> {
+    let mut seen = BTreeMap::new();
+    count(bus, "payment.PaymentCompleted", &mut seen).await?;
+    Ok(seen.len())
+}
+
+/// Counts the archive's events of one source and type by subject.
+async fn count(
+    bus: &JetStream,
+    what: &str,
+    seen: &mut BTreeMap<String, u64>,
+) -> Result<(), Failure> {
+    let subject = format!("roadcall.*.{what}.*");
+    let mut from = 1;
+    loop {
+        let stored = bus.read(EVENTS, &subject, from, 1000, true).await?;
+        let Some(last) = stored.last() else {
+            return Ok(());
+        };
+        from = last.seq + 1;
+        for message in &stored {
+            *seen.entry(message.subject.clone()).or_default() += 1;
+        }
+    }
 }
 
 /// How many incidents' events that happen once are in the archive more than once: an arrival, an assignment.
 async fn repeated_effects(bus: &JetStream) -> Result<u64, Failure> {
     let mut seen: BTreeMap<String, u64> = BTreeMap::new();
     for once in [
+        "incident.IncidentCreated",
         "tracking.VendorArrived",
         "incident.IncidentAssigned",
         "match.OfferAccepted",
         "payment.PaymentCreated",
         "payment.PaymentCompleted",
     ] {
-        let subject = format!("roadcall.*.{once}.*");
-        let mut from = 1;
-        loop {
-            let stored = bus.read(EVENTS, &subject, from, 1000, true).await?;
-            let Some(last) = stored.last() else { break };
-            from = last.seq + 1;
-            for message in &stored {
-                *seen.entry(message.subject.clone()).or_default() += 1;
-            }
-        }
+        count(bus, once, &mut seen).await?;
     }
     Ok(seen.values().map(|count| count - 1).sum())
 }

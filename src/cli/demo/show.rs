@@ -128,6 +128,12 @@ fn words(event: &Event) -> Option<String> {
     let told = |incident: &Id, what: String| Some(format!("incident {}: {what}", incident.short()));
     match event.known()? {
         Known::VendorRegistered(e) => Some(format!("vendor {} registers", e.vendor_id.short())),
+        Known::CallStarted(e) => Some(format!("call {}: a driver calls", e.call_id.short())),
+        Known::IncidentRequested(e) => Some(format!(
+            "call {}: he pressed the key for {}",
+            e.call_id.short(),
+            e.incident_type
+        )),
         Known::IncidentCreated(e) => told(
             &e.incident_id,
             format!("a truck stands still, {} help needed", e.incident_type),

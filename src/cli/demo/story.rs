@@ -1,10 +1,11 @@
-//! One breakdown, from the call for help to a paid vendor and a closed file, told by the commands that the apps of a driver, a
+//! One breakdown, from the phone call for help to a paid vendor and a closed file, told by the commands that the apps of a driver, a
 //! vendor and the back office send.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::phone::Line;
 use crate::bus::{Bus, EVENTS};
 use crate::cli::client::Client;
 use crate::cli::failure::Failure;
@@ -17,6 +18,8 @@ pub(super) struct Story {
     pub arrived: bool,
     /// Worked on, paid for, closed.
     pub closed: bool,
+    /// Those who were to be told: the driver and the vendor.
+    pub people: Vec<String>,
 }
 
 fn person(kind: &str, n: u32) -> Id {
@@ -50,14 +53,19 @@ fn drive(n: u32, trace: &[(i64, Point)]) -> Vec<(i64, Point)> {
     path
 }
 
-/// Somebody who is told of payments: without an account nobody could be.
-pub(super) async fn back_office(client: &Client) -> Result<(), Failure> {
-    account(client, "admin", "+15550009999").await.map(drop)
+/// Somebody who is told of payments: without an account nobody could be. Gives the account.
+pub(super) async fn back_office(client: &Client) -> Result<String, Failure> {
+    account(client, "admin", "+15550009999").await
+}
+
+/// An address that nobody has, for whoever has this number.
+fn address(phone: &str) -> String {
+    format!("demo-{}@roadcall.example", phone.trim_start_matches('+'))
 }
 
 /// Makes an account; gives its id.
 async fn account(client: &Client, role: &str, phone: &str) -> Result<String, Failure> {
-    let body = json!({ "role": role, "phone": phone, "name": "Demo" });
+    let body = json!({ "role": role, "phone": phone, "email": address(phone), "name": "Demo" });
     let made = client.call("auth.create_user", &body).await?;
     Ok(made["userId"].as_str().unwrap_or_default().to_owned())
 }
@@ -65,6 +73,7 @@ async fn account(client: &Client, role: &str, phone: &str) -> Result<String, Fai
 /// Registers a vendor and a driver, reports a breakdown near the one, lets him take the job, drive, arrive, work and be paid.
 pub(super) async fn story(
     client: Client,
+    line: &Line,
     n: u32,
     trace: &[(i64, Point)],
     pace: f64,
@@ -76,13 +85,20 @@ pub(super) async fn story(
     as_vendor.call("vendor.register", &profile(n, home)).await?;
     let approve = json!({ "vendorId": vendor, "backgroundCheckStatus": "approved" });
     client.call("vendor.verify", &approve).await?;
-    known_to_matching(&client, vendor).await?;
-    let driver = account(&client, "driver", &format!("+1555{:07}", n + 1)).await?;
-    let as_driver = client.acting(&format!("driver:{driver}"));
-    let request = format!("demo-{n}");
-    let report =
-        json!({ "type": "tire", "lat": goal.lat, "lon": goal.lon, "clientRequestId": request });
-    let incident = as_driver.call("incident.create", &report).await?["incidentId"].clone();
+    // Before that he is no candidate, and the next look for one is a round later.
+    let him = vendor.to_string();
+    known_to(&client, &him, "vendor", ".VendorUpdated.", "match-queue").await?;
+    let phone = format!("+1555{:07}", n + 1);
+    let driver = account(&client, "driver", &phone).await?;
+    known_to(
+        &client,
+        &driver,
+        "auth",
+        ".UserRegistered.",
+        "telephony-queue",
+    )
+    .await?;
+    let incident = line.breakdown(&client, n, &driver, &phone, goal).await?;
     let of_incident = json!({ "incidentId": incident });
     let offer = until("an offer", || async {
         let offers = as_vendor.call("offer.list", &of_incident).await?;
@@ -112,6 +128,7 @@ pub(super) async fn story(
         incident: n,
         arrived: arrived.is_ok(),
         closed: arrived.is_ok() && closed.is_ok(),
+        people: vec![driver, vendor.to_string()],
     })
 }
 
@@ -185,22 +202,27 @@ async fn report_drive(
     Ok(())
 }
 
-/// Waits until matching has handled everything that is in the archive about the vendor, his approval included: before
-/// that he is no candidate, and the next look for one is a round later.
-async fn known_to_matching(client: &Client, vendor: Id) -> Result<(), Failure> {
-    let about_him = format!("roadcall.*.vendor.*.{vendor}");
-    until("matching to learn of the vendor", || async {
-        let events = client.bus.read(EVENTS, &about_him, 1, 100, true).await?;
-        let approved = events
+/// Waits until a queue has handled the newest event with `kind` in its subject that is in the archive about somebody.
+async fn known_to(
+    client: &Client,
+    somebody: &str,
+    source: &str,
+    kind: &str,
+    queue: &str,
+) -> Result<(), Failure> {
+    let about = format!("roadcall.*.{source}.*.{somebody}");
+    until(&format!("{queue} to learn of somebody"), || async {
+        let events = client.bus.read(EVENTS, &about, 1, 100, true).await?;
+        let newest = events
             .iter()
             .rev()
-            .find(|event| event.subject.contains(".VendorUpdated."));
-        let Some(approved) = approved else {
+            .find(|event| event.subject.contains(kind));
+        let Some(newest) = newest else {
             return Ok(None);
         };
-        let queue = client.bus.queue("match-queue").await?;
+        let queue = client.bus.queue(queue).await?;
         Ok(
-            (queue.ack_floor_seq >= approved.seq || queue.pending + queue.ack_pending == 0)
+            (queue.ack_floor_seq >= newest.seq || queue.pending + queue.ack_pending == 0)
                 .then_some(()),
         )
     })
@@ -208,13 +230,14 @@ async fn known_to_matching(client: &Client, vendor: Id) -> Result<(), Failure> {
 }
 
 fn profile(n: u32, place: Point) -> Value {
+    let phone = format!("+1556{:07}", n + 1);
     let day = json!({ "open": "00:00", "close": "24:00" });
     let week: serde_json::Map<String, Value> = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
         .iter()
         .map(|name| ((*name).to_owned(), day.clone()))
         .collect();
     json!({
-        "businessName": format!("Tire Service {}", n + 1), "contactName": "Demo", "phone": "+15550001111",
+        "businessName": format!("Tire Service {}", n + 1), "contactName": "Demo", "phone": phone, "email": address(&phone),
         "capabilities": ["tire_repair", "tire_replacement"], "location": place, "coverageRadiusMiles": 50,
         "timezone": "UTC", "insuranceExpiry": "2099-12-31", "operatingHours": week,
         "pricing": { "tire_repair": { "basePriceCents": 15000, "perMileCents": 350 } }
