@@ -16,6 +16,7 @@ mod explain;
 mod filters;
 mod gateway;
 mod guide;
+mod kills;
 mod letters;
 mod logins;
 mod messages;
