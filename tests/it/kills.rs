@@ -175,7 +175,7 @@ impl Story {
                 for queue in [
                     "match-queue",
                     "payment-approval-queue",
-                    "notification-queue",
+                    "notifications-queue",
                 ] {
                     if bus.queue(queue).await.ok()?.ack_floor_seq < seq {
                         return None;
@@ -199,13 +199,9 @@ impl Story {
         };
         let (lat, lon) = self.place();
         let body = json!({ "type": "tire", "lat": lat, "lon": lon, "clientRequestId": format!("r{}", self.0) });
-        let made = call(
-            &bus,
-            &format!("driver:{driver}{pays}"),
-            "incident.create",
-            &body,
-        );
-        let incident = ok(&made.await)["incidentId"].clone();
+        let reporter = format!("driver:{driver}{pays}");
+        let made = ok(&call(&bus, &reporter, "incident.create", &body).await);
+        let incident = made["incidentId"].clone();
         let of = json!({ "incidentId": incident });
         let offer = eventually_within(PATIENCE, "an offer", || async {
             let offers = ok(&call(&bus, &self.vendor(), "offer.list", &of).await);
@@ -350,6 +346,11 @@ async fn kills_while_incidents_finish_and_ends_fail_lose_no_message_and_charge_o
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut place = Place::set(seed).await;
     let bus = place.site.connect().await;
+    // Without an account of the back office nobody could be told of payments.
+    let account = json!({ "role": "admin", "phone": "+15550009999", "name": "A", "email": "boss@fleet.example",
+        "clientRequestId": "boss" });
+    ok(&call(&bus, BOSS, "auth.create_user", &account).await);
+    place.site.drained(&bus).await;
     let mut stories = tokio::task::JoinSet::new();
     let mut begun = 0;
     for kill in 1..=kills {
