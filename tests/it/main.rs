@@ -18,6 +18,7 @@ mod explain;
 mod filters;
 mod gateway;
 mod guide;
+mod kills;
 mod knowledge;
 mod letters;
 mod logins;

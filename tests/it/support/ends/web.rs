@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -24,6 +26,11 @@ impl Request {
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
+
+    /// What makes it the same as another one: the idempotency key, or the webhook's id.
+    fn key(&self) -> (&str, &str) {
+        (self.header("idempotency-key"), self.header("webhook-id"))
+    }
 }
 
 /// What a request meets.
@@ -43,12 +50,23 @@ pub enum Play {
     Stall,
 }
 
+/// Faults of a single message at most, so that its last try is never one by bad luck.
+const FAULTS_OF_ONE: usize = 2;
+
+/// Faults by chance: the shares of requests that are refused with 503, and never answered.
+struct Chance {
+    random: ChaCha8Rng,
+    fail: f64,
+    stall: f64,
+}
+
 /// The server; it ends with the test's runtime.
 #[derive(Clone)]
 pub struct Web {
     pub url: String,
     seen: Arc<Mutex<Vec<Request>>>,
     script: Arc<Mutex<VecDeque<Play>>>,
+    chance: Arc<Mutex<Option<Chance>>>,
     came: Arc<Notify>,
 }
 
@@ -61,6 +79,7 @@ impl Web {
             url: format!("http://{address}"),
             seen: Arc::default(),
             script: Arc::default(),
+            chance: Arc::default(),
             came: Arc::default(),
         };
         let server = web.clone();
@@ -78,6 +97,36 @@ impl Web {
         self.script.lock().expect("held").extend(plays);
     }
 
+    /// From now on requests behind the script meet faults by chance from a seed.
+    pub fn misbehave(&self, seed: u64, fail: f64, stall: f64) {
+        let random = ChaCha8Rng::seed_from_u64(seed);
+        let chance = Chance {
+            random,
+            fail,
+            stall,
+        };
+        *self.chance.lock().expect("held") = Some(chance);
+    }
+
+    fn by_chance(&self, request: &Request) -> Play {
+        let mut chance = self.chance.lock().expect("held");
+        let Some(chance) = chance.as_mut() else {
+            return Play::Answer;
+        };
+        let drawn = chance.random.random::<f64>();
+        let seen = self.seen.lock().expect("held");
+        let faults = seen
+            .iter()
+            .filter(|other| other.key() == request.key() && other.play != Play::Answer);
+        if faults.count() >= FAULTS_OF_ONE || drawn >= chance.fail + chance.stall {
+            Play::Answer
+        } else if drawn < chance.fail {
+            Play::Status(503)
+        } else {
+            Play::Stall
+        }
+    }
+
     /// Every request so far.
     pub fn seen(&self) -> Vec<Request> {
         self.seen.lock().expect("held").clone()
@@ -87,7 +136,7 @@ impl Web {
         let mut stream = BufReader::new(stream);
         while let Some(mut request) = read(&mut stream).await {
             let play = self.script.lock().expect("held").pop_front();
-            request.play = play.unwrap_or(Play::Answer);
+            request.play = play.unwrap_or_else(|| self.by_chance(&request));
             self.seen.lock().expect("held").push(request.clone());
             self.came.notify_waiters();
             let good = response(status, &answer(&request));
