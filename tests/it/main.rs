@@ -9,6 +9,7 @@ mod codec;
 mod conformance;
 mod crash;
 mod death;
+mod domain;
 mod effects;
 mod engine;
 mod eventlog;
