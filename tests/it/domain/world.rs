@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{BOSS, MINUTE, START, at, code, phone, profile, text, vendor_id};
+use super::{BOSS, MINUTE, START, at, phone, profile, text, vendor_id};
 use crate::support::ends::web::Web;
 use crate::support::ends::{hooks, sms};
 use crate::support::{Site, connect, eventually, site};
@@ -126,11 +126,6 @@ impl World {
         let reply = self.call(actor, command, body.clone()).await;
         assert!(reply.get("ok").is_some(), "{command} {body}: {reply}");
         reply["ok"].clone()
-    }
-
-    /// The code that a command is refused with.
-    pub async fn refused(&self, actor: &str, command: &str, body: Value) -> String {
-        code(&self.call(actor, command, body).await)
     }
 
     /// Events in the archive in its order: of a type, of an entity (`*` for any).
