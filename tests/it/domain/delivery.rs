@@ -71,10 +71,15 @@ impl World {
         self.ok(BOSS, &command, json!({ "eventId": event })).await
     }
 
+    /// What the vendor's record has counted.
+    async fn metrics(&self) -> Value {
+        let body = json!({ "vendorId": vendor_id(1) });
+        self.ok(BOSS, "vendor.get", body).await["metrics"].clone()
+    }
+
     /// The vendor's ratings so far.
     async fn ratings(&self) -> Value {
-        let body = json!({ "vendorId": vendor_id(1) });
-        self.ok(BOSS, "vendor.get", body).await["metrics"]["ratings"].clone()
+        self.metrics().await["ratings"].clone()
     }
 
     async fn letter(&self, queue: &str, event: Id) -> Letter {
@@ -294,7 +299,11 @@ async fn s20_a_day_replayed_into_the_live_site_changes_nothing_and_tells_nobody(
     world.a_day().await;
     let sent = |world: &World| (world.texts.seen().len(), world.pushes.seen().len());
     let (counts, reports, messages) = (world.counts().await, world.reports().await, sent(&world));
-    let ratings = world.ratings().await;
+    let metrics = world.metrics().await;
+    assert_eq!(
+        (&metrics["ratings"], &metrics["offers"]),
+        (&json!(1), &json!(2))
+    );
     for mode in ["fill", "force"] {
         let mut jobs = Vec::new();
         for queue in RoleName::BUILT.iter().filter_map(|role| role.queue()) {
@@ -313,7 +322,7 @@ async fn s20_a_day_replayed_into_the_live_site_changes_nothing_and_tells_nobody(
             "{mode}: no new offer, payment, rating"
         );
         assert_eq!(sent(&world), messages, "{mode}: no message");
-        assert_eq!(world.ratings().await, ratings, "{mode}");
+        assert_eq!(world.metrics().await, metrics, "{mode}");
     }
     assert_eq!(
         world.bus.stream(DLQ).await.expect("asked").messages,
