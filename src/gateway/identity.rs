@@ -27,6 +27,7 @@ pub(super) struct Identities {
     bus: JetStream,
     site: String,
     timeout: Duration,
+    clock: Clock,
     known: Mutex<Known>,
 }
 
@@ -37,11 +38,12 @@ struct Known {
 }
 
 impl Identities {
-    pub(super) fn new(bus: JetStream, config: &Config) -> Self {
+    pub(super) fn new(bus: JetStream, config: &Config, clock: Clock) -> Self {
         Self {
             bus,
             site: config.site.id.clone(),
             timeout: config.engine.command_timeout.0,
+            clock,
             known: Mutex::default(),
         }
     }
@@ -64,11 +66,11 @@ impl Identities {
                 Problem::unauthenticated("write the header as 'Authorization: Bearer <token>'")
             })?;
         let keys = self.keys(false).await?;
-        let claims = match token::verify(token, &keys, Clock.now()) {
+        let claims = match token::verify(token, &keys, self.clock.now()) {
             // Signed with a key that came after ours: ask for the new ones, once.
             Err(TokenError::UnknownKey) => {
                 let keys = self.keys(true).await?;
-                token::verify(token, &keys, Clock.now())
+                token::verify(token, &keys, self.clock.now())
             }
             other => other,
         };
@@ -77,12 +79,12 @@ impl Identities {
     }
 
     async fn keys(&self, newer: bool) -> Result<Arc<KeySet>, Problem> {
-        let now = Clock.now();
+        let now = self.clock.now();
         {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             let recent = known
                 .asked_at
-                .is_some_and(|asked| Clock.since(asked) < ASK_EVERY);
+                .is_some_and(|asked| self.clock.since(asked) < ASK_EVERY);
             match &known.keys {
                 Some(keys) if !newer || recent => return Ok(Arc::clone(keys)),
                 _ => known.asked_at = Some(now),

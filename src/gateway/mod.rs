@@ -34,6 +34,7 @@ use self::problem::Problem;
 use self::specs::Specs;
 use crate::bus::jetstream::JetStream;
 use crate::config::Config;
+use crate::node::clock::Clock;
 
 pub use self::openapi::document;
 
@@ -78,6 +79,14 @@ impl Gateway {
     /// # Errors
     /// [`Error::Listen`].
     pub async fn start(bus: JetStream, config: &Config) -> Result<Self, Error> {
+        Self::start_at(bus, config, Clock).await
+    }
+
+    /// The same by a clock of the caller's: it decides which tokens are still valid.
+    ///
+    /// # Errors
+    /// [`Error::Listen`].
+    pub async fn start_at(bus: JetStream, config: &Config, clock: Clock) -> Result<Self, Error> {
         let listen = config.gateway.listen.clone();
         let fail = |error: std::io::Error| Error::Listen {
             address: listen.clone(),
@@ -89,7 +98,7 @@ impl Gateway {
         let door = Arc::new(Door {
             timeout: config.engine.command_timeout.0,
             specs: Specs::new(config),
-            identities: Identities::new(bus.clone(), config),
+            identities: Identities::new(bus.clone(), config, clock),
             limits: Limits::new(&config.gateway),
             metrics: Metrics::new(),
             live: Live::new(config.gateway.subscriptions_per_user),

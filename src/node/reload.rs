@@ -1,6 +1,5 @@
 //! What a running site takes over on SIGHUP: numbers of roles and engine, and rules that need nothing from the server.
 
-use super::clock::Clock;
 use super::keys;
 use super::registry;
 use super::run::{Error, Node, desired, settings};
@@ -15,7 +14,7 @@ impl Node {
     pub async fn reload(&self, config: &Config) {
         for started in &self.started {
             if started.role == RoleName::Auth
-                && let Err(error) = keys::settle(config, Clock.now())
+                && let Err(error) = keys::settle(config, self.clock.now())
             {
                 tracing::error!(%error, "the role keeps its keys");
                 continue;

@@ -209,7 +209,12 @@ pub(super) struct Started {
 
 impl Started {
     /// Answers commands, and questions about the role itself.
-    async fn listen(&mut self, bus: &JetStream, config: &Config) -> Result<(), Error> {
+    async fn listen(
+        &mut self,
+        bus: &JetStream,
+        config: &Config,
+        clock: Clock,
+    ) -> Result<(), Error> {
         let (site, name) = (&config.site.id, format!("roadcall-{}", self.role));
         let service = bus.announce(&name, env!("CARGO_PKG_VERSION")).await?;
         let commands = bus.listen(&service, site, &self.commands).await?;
@@ -221,14 +226,14 @@ impl Started {
         if self.role == RoleName::Audit {
             let forgotten = bus.listen(&service, site, &[advisories::FORGOTTEN]).await?;
             let (watch, jobs) = (watched(bus, config)?, self.jobs.clone());
-            let make = advisories::make_forgotten(bus.clone(), watch, forgotten, jobs, Clock);
+            let make = advisories::make_forgotten(bus.clone(), watch, forgotten, jobs, clock);
             self.tasks.push(tokio::spawn(make));
         }
         let names = questions.each_ref().map(String::as_str);
         let questions = bus.listen(&service, site, &names).await?;
         self.service = Some(service);
         let database = status::Database::new(config, self.role).counting(Arc::clone(&self.counts));
-        let (jobs, clock) = (self.jobs.clone(), Clock);
+        let jobs = self.jobs.clone();
         self.tasks.extend([
             tokio::spawn(commands::serve(commands, jobs, clock)),
             tokio::spawn(status::serve(questions, database, clock)),
@@ -241,6 +246,7 @@ impl Started {
 pub struct Node {
     pub(super) bus: JetStream,
     pub(super) started: Vec<Started>,
+    pub(super) clock: Clock,
     /// The rules in force.
     pub(super) rules: Rules,
     /// Told when the queues' filters on the server come from other rules than these.
@@ -274,6 +280,21 @@ impl Node {
         may_apply: bool,
         build: Build<'_>,
     ) -> Result<Self, Error> {
+        Self::start_at(bus, config, roles, may_apply, build, Clock).await
+    }
+
+    /// The same by a clock of the caller's: tests set it by hand and see timers of hours fire.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn start_at(
+        bus: JetStream,
+        config: &Config,
+        roles: &[RoleName],
+        may_apply: bool,
+        build: Build<'_>,
+        clock: Clock,
+    ) -> Result<Self, Error> {
         let routes = routes(config)?;
         if may_apply {
             guard_archive(&bus, config).await?;
@@ -289,14 +310,16 @@ impl Node {
         let mut node = Self {
             bus: bus.clone(),
             started: Vec::new(),
+            clock,
             rules: rules.clone(),
             rules_outdated: Arc::clone(&rules_outdated),
             stop: CancellationToken::new(),
         };
         let mut waiting = Vec::new();
         for role in roles {
+            let (routes, stop) = (&rules.routes, &node.stop);
             let (started, ready) =
-                start_role(&bus, config, *role, build, &rules.routes, &node.stop).await?;
+                start_role(&bus, config, *role, build, routes, stop, clock).await?;
             waiting.push(ready);
             node.started.push(started);
         }
@@ -318,14 +341,14 @@ impl Node {
                 let watch = advisories::watch(bus.clone(), watch, jobs, stop);
                 started.tasks.push(tokio::spawn(watch));
                 let jobs = started.jobs.clone();
-                let measure = measure::Measuring::new(bus.clone(), config, jobs, Clock);
+                let measure = measure::Measuring::new(bus.clone(), config, jobs, clock);
                 started
                     .tasks
                     .push(tokio::spawn(measure.run(node.stop.clone())));
-                let log = eventlog::Writer::new(config, Clock);
+                let log = eventlog::Writer::new(config, clock);
                 started.tasks.push(tokio::spawn(log.run(node.stop.clone())));
             }
-            started.listen(&bus, config).await?;
+            started.listen(&bus, config, clock).await?;
         }
         let watch = Watch {
             bus,
@@ -441,6 +464,7 @@ async fn start_role(
     build: Build<'_>,
     routes: &SharedRoutes,
     stop: &CancellationToken,
+    clock: Clock,
 ) -> Result<(Started, oneshot::Receiver<()>), Error> {
     registry::check_secrets(config, name).map_err(|(key, message)| Error::Secret {
         role: name,
@@ -450,7 +474,7 @@ async fn start_role(
     let dir = &config.site.state_dir;
     let lock = lock(dir, name)?;
     if name == RoleName::Auth {
-        keys::settle(config, Clock.now())?;
+        keys::settle(config, clock.now())?;
     }
     if name == RoleName::Telephony {
         registry::calls::settle(dir).map_err(|error| Error::StateDir {
@@ -470,9 +494,9 @@ async fn start_role(
         queue: name.queue().unwrap_or_default().to_owned(),
         codec: config.bus.codec,
     };
-    let now = Clock.now();
+    let now = clock.now();
     let fresh = Identity {
-        store_id: Clock.new_id(),
+        store_id: clock.new_id(),
         epoch: format!("{:x}", now.ms()),
     };
     let store = Store::open(options, role.migrations(), &fresh)?;
@@ -493,7 +517,7 @@ async fn start_role(
     let counts = Arc::new(Mutex::new(Counts::default()));
     let latency = Latency::default();
     let (effects, calls) = mpsc::unbounded_channel();
-    let runners = Arc::new(Runners::new(registry::runners(config, bus)));
+    let runners = Arc::new(Runners::new(registry::runners(config, bus), clock));
     tokio::spawn(make_calls(runners, calls, jobs.downgrade()));
     let (replays, progress) = mpsc::unbounded_channel();
     let shared = Shared {
@@ -512,7 +536,7 @@ async fn start_role(
         queue,
         intake: intake.clone(),
         batch_max: config.engine.batch_max,
-        clock: Clock,
+        clock,
         shared,
     };
     let writer = on_thread(format!("{name}-writer"), stop.clone(), move || {
@@ -521,11 +545,7 @@ async fn start_role(
     let relay = Relay::new(bus.clone(), &path)?;
     let relay_stop = CancellationToken::new();
     let keep = sync(config).keep();
-    let publish = publisher::Settings {
-        keep,
-        hint,
-        clock: Clock,
-    };
+    let publish = publisher::Settings { keep, hint, clock };
     let (weak, stopping) = (jobs.downgrade(), relay_stop.clone());
     let relay = on_thread(
         format!("{name}-relay"),
@@ -544,7 +564,7 @@ async fn start_role(
             routes: Arc::clone(routes),
             jobs: jobs.clone(),
             progress,
-            clock: Clock,
+            clock,
         };
         tasks.push(tokio::spawn(replays.run(stop.clone())));
     }

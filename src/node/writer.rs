@@ -133,10 +133,10 @@ impl<B: Bus> Writer<B> {
         let Some(due) = due else {
             return Ok(jobs.recv_many(batch, self.batch_max).await > 0);
         };
-        let left = self.clock.until(due);
-        match tokio::time::timeout(left, jobs.recv_many(batch, self.batch_max)).await {
-            Ok(received) => Ok(received > 0),
-            Err(_) => Ok(true),
+        tokio::select! {
+            biased;
+            received = jobs.recv_many(batch, self.batch_max) => Ok(received > 0),
+            () = self.clock.reach(due) => Ok(true),
         }
     }
 

@@ -11,6 +11,7 @@ mod conformance;
 mod crash;
 mod death;
 mod demo;
+mod domain;
 mod effects;
 mod engine;
 mod eventlog;

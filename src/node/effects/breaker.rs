@@ -1,7 +1,7 @@
 //! The circuit breaker in front of an external service (DOMAIN 6).
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Calls older than this no longer count.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -10,10 +10,11 @@ const CALLS_MIN: usize = 10;
 /// How long it stays open before one probe may pass.
 const OPEN_FOR: Duration = Duration::from_secs(30);
 
-/// Counts how calls end and refuses new ones while a service is down. Pure: the time is an argument.
+/// Counts how calls end and refuses new ones while a service is down. Pure: the time is an argument,
+/// since a moment that is the caller's to choose.
 #[derive(Debug, Default)]
 pub struct Breaker {
-    calls: VecDeque<(Instant, bool)>,
+    calls: VecDeque<(Duration, bool)>,
     state: State,
 }
 
@@ -22,7 +23,7 @@ enum State {
     #[default]
     Closed,
     Open {
-        since: Instant,
+        since: Duration,
     },
     /// One probe is out.
     Probing,
@@ -30,10 +31,10 @@ enum State {
 
 impl Breaker {
     /// Whether a call may be made now. After a yes the caller must report how it ended.
-    pub fn admit(&mut self, now: Instant) -> bool {
+    pub fn admit(&mut self, now: Duration) -> bool {
         match self.state {
             State::Closed => true,
-            State::Open { since } if now.duration_since(since) >= OPEN_FOR => {
+            State::Open { since } if now.saturating_sub(since) >= OPEN_FOR => {
                 self.state = State::Probing;
                 true
             }
@@ -42,7 +43,7 @@ impl Breaker {
     }
 
     /// Takes in how an admitted call ended.
-    pub fn report(&mut self, now: Instant, succeeded: bool) {
+    pub fn report(&mut self, now: Duration, succeeded: bool) {
         match (self.state, succeeded) {
             (State::Probing, true) => {
                 self.calls.clear();
@@ -61,7 +62,7 @@ impl Breaker {
         while self
             .calls
             .front()
-            .is_some_and(|(at, _)| now.duration_since(*at) > WINDOW)
+            .is_some_and(|(at, _)| now.saturating_sub(*at) > WINDOW)
         {
             self.calls.pop_front();
         }
@@ -82,7 +83,7 @@ mod tests {
 
     #[test]
     fn opens_at_half_failed_of_ten_and_not_before() {
-        let (mut breaker, start) = (Breaker::default(), Instant::now());
+        let (mut breaker, start) = (Breaker::default(), seconds(7));
         for n in 0..9 {
             breaker.report(start, n % 2 == 0);
             assert!(breaker.admit(start), "{n}");
@@ -93,7 +94,7 @@ mod tests {
 
     #[test]
     fn old_calls_do_not_count() {
-        let (mut breaker, start) = (Breaker::default(), Instant::now());
+        let (mut breaker, start) = (Breaker::default(), seconds(7));
         (0..9).for_each(|_| breaker.report(start, false));
         breaker.report(start + seconds(61), false);
         assert!(breaker.admit(start + seconds(61)));
@@ -101,7 +102,7 @@ mod tests {
 
     #[test]
     fn after_half_a_minute_one_probe_decides() {
-        let (mut breaker, start) = (Breaker::default(), Instant::now());
+        let (mut breaker, start) = (Breaker::default(), seconds(7));
         (0..10).for_each(|_| breaker.report(start, false));
         assert!(!breaker.admit(start + seconds(29)));
         assert!(breaker.admit(start + seconds(30)));

@@ -8,7 +8,7 @@ mod breaker;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -27,16 +27,18 @@ const AT_ONCE: usize = 64;
 pub struct Runners {
     by_kind: BTreeMap<&'static str, Arc<dyn Runner>>,
     breakers: Mutex<BTreeMap<&'static str, Breaker>>,
+    clock: Clock,
 }
 
 impl Runners {
-    /// Runners by the kinds that they name; of two for one kind the later stays.
+    /// Runners by the kinds that they name; of two for one kind the later stays. Breakers go by `clock`.
     #[must_use]
-    pub fn new(runners: Vec<Arc<dyn Runner>>) -> Self {
+    pub fn new(runners: Vec<Arc<dyn Runner>>, clock: Clock) -> Self {
         let by_kind = runners.into_iter().map(|runner| (runner.kind(), runner));
         Self {
             by_kind: by_kind.collect(),
             breakers: Mutex::default(),
+            clock,
         }
     }
 
@@ -53,11 +55,13 @@ impl Runners {
         let mut in_doubt = None;
         loop {
             // Asked anew for each try, and first of all: a call from before a long stop may be made now.
-            let late = runner.not_after(call).is_some_and(|end| Clock.now() >= end);
+            let late = runner.not_after(call);
+            let late = late.is_some_and(|end| self.clock.now() >= end);
             if late {
                 return EffectOutcome::NotSent("it has lost its sense".to_owned());
             }
-            if !self.breaker(runner.service(), |breaker| breaker.admit(Instant::now())) {
+            let now = self.clock.steady();
+            if !self.breaker(runner.service(), |breaker| breaker.admit(now)) {
                 let why = format!("{} is failing, its breaker is open", runner.service());
                 return in_doubt.map_or(EffectOutcome::NotSent(why), EffectOutcome::Unknown);
             }
@@ -66,9 +70,8 @@ impl Runners {
                 tried.unwrap_or_else(|_| Err(CallError::Unknown("no answer in time".to_owned())));
             // A refusal is an answer: the service works.
             let works = matches!(tried, Ok(_) | Err(CallError::Refused(_)));
-            self.breaker(runner.service(), |breaker| {
-                breaker.report(Instant::now(), works)
-            });
+            let now = self.clock.steady();
+            self.breaker(runner.service(), |breaker| breaker.report(now, works));
             let why = match tried {
                 Ok(value) => return EffectOutcome::Done(value),
                 Err(CallError::Refused(why)) => return EffectOutcome::Failed(why),
@@ -227,7 +230,7 @@ mod tests {
             idempotent,
             tries,
         });
-        let outcome = Runners::new(vec![runner.clone()])
+        let outcome = Runners::new(vec![runner.clone()], Clock)
             .run(&call("scripted"))
             .await;
         (outcome, runner.tries.load(Ordering::Relaxed))
@@ -290,7 +293,7 @@ mod tests {
             idempotent: false,
             tries: AtomicUsize::new(0),
         });
-        let runners = Runners::new(vec![runner.clone()]);
+        let runners = Runners::new(vec![runner.clone()], Clock);
         for _ in 0..10 {
             runners.run(&call("scripted")).await;
         }
@@ -327,7 +330,7 @@ mod tests {
             idempotent: true,
             tries: AtomicUsize::new(0),
         }));
-        let outcome = Runners::new(vec![late.clone()])
+        let outcome = Runners::new(vec![late.clone()], Clock)
             .run(&call("scripted"))
             .await;
         assert!(matches!(outcome, EffectOutcome::NotSent(_)), "{outcome:?}");

@@ -32,6 +32,9 @@ CREATE TABLE job (
 CREATE INDEX job_incident ON job (incident_id, vendor_id);
 -- Completed work whose acceptance has not arrived yet.
 CREATE TABLE completed (incident_id TEXT NOT NULL, vendor_id TEXT NOT NULL, PRIMARY KEY (incident_id, vendor_id)) WITHOUT ROWID;
+", "
+-- Whatever a counter has counted that no other table remembers, so that a replay by force counts nothing twice.
+CREATE TABLE counted (fact TEXT PRIMARY KEY) WITHOUT ROWID;
 "];
 
 /// A vendor.

@@ -1,8 +1,8 @@
 //! What a vendor's record does on other roles' events (DOMAIN 5.2). Events of one job may come in any order: what an end
-//! did is remembered per offer, and completed work per incident.
+//! did is remembered per offer, completed work and stars per incident: a replay by force counts nothing twice.
 
 use super::commands::tell_update;
-use super::entity::{Vendor, legal};
+use super::entity::{Metrics, Vendor, legal};
 use crate::event::{
     Actor, BackgroundCheckStatus, Count1, E164, Id, Known, NonNegative, OfferAccepted,
     OfferCancelled, OfferPreviousStatus, Personal, Rate, RatedBy, RatingAverage, Text,
@@ -14,22 +14,28 @@ use crate::store::{Tx, params};
 pub(super) fn on_event(tx: &mut Tx<'_>, received: &Received) -> Result<(), HandlerError> {
     match received.event.known() {
         Some(Known::OfferCreated(offer)) => {
-            count(tx, offer.vendor_id, |vendor| vendor.metrics.offers += 1)
+            count(tx, offer.vendor_id, "offered", offer.offer_id, |metrics| {
+                metrics.offers += 1;
+            })
         }
-        Some(Known::OfferDeclined(offer)) => count(tx, offer.vendor_id, |vendor| {
-            vendor.metrics.declined += 1;
-            answered(vendor, offer.response_seconds.get());
-        }),
+        Some(Known::OfferDeclined(offer)) => {
+            count(tx, offer.vendor_id, "declined", offer.offer_id, |metrics| {
+                metrics.declined += 1;
+                answered(metrics, offer.response_seconds.get());
+            })
+        }
         Some(Known::OfferExpired(offer)) => {
-            count(tx, offer.vendor_id, |vendor| vendor.metrics.expired += 1)
+            count(tx, offer.vendor_id, "expired", offer.offer_id, |metrics| {
+                metrics.expired += 1;
+            })
         }
         Some(Known::OfferAccepted(offer)) => on_accepted(tx, offer),
         Some(Known::OfferCancelled(offer)) => on_cancelled(tx, offer),
         Some(Known::WorkCompleted(work)) => on_completed(tx, work),
         Some(Known::IncidentRated(rated)) if rated.rated_by == RatedBy::Driver => {
-            count(tx, rated.vendor_id, |vendor| {
-                vendor.metrics.stars_total += u64::from(rated.stars.get());
-                vendor.metrics.ratings += 1;
+            count(tx, rated.vendor_id, "rated", rated.incident_id, |metrics| {
+                metrics.stars_total += u64::from(rated.stars.get());
+                metrics.ratings += 1;
             })
         }
         Some(Known::UserDataDeleted(deleted)) => forget(tx, deleted.user_id),
@@ -37,21 +43,31 @@ pub(super) fn on_event(tx: &mut Tx<'_>, received: &Received) -> Result<(), Handl
     }
 }
 
-fn answered(vendor: &mut Vendor, seconds: f64) {
-    vendor.metrics.response_seconds_total += seconds;
-    vendor.metrics.responses += 1;
+fn answered(metrics: &mut Metrics, seconds: f64) {
+    metrics.response_seconds_total += seconds;
+    metrics.responses += 1;
 }
 
-/// Changes a vendor's counters and tells of it. A vendor of another site is that site's to count.
+/// Changes a vendor's counters and tells of it, once for what became of an offer or an incident. A vendor of another site is
+/// that site's to count.
 fn count(
     tx: &mut Tx<'_>,
     vendor_id: Id,
-    change: impl FnOnce(&mut Vendor),
+    what: &str,
+    of: Id,
+    change: impl FnOnce(&mut Metrics),
 ) -> Result<(), HandlerError> {
     let Some(mut vendor) = Vendor::find(tx, vendor_id)? else {
         return Ok(());
     };
-    change(&mut vendor);
+    let first = tx.execute(
+        "INSERT INTO counted (fact) VALUES (?1) ON CONFLICT DO NOTHING",
+        params![format!("{what}:{of}")],
+    )?;
+    if first == 0 {
+        return Ok(());
+    }
+    change(&mut vendor.metrics);
     tell_metrics(tx, &mut vendor)
 }
 
@@ -139,7 +155,7 @@ fn on_accepted(tx: &mut Tx<'_>, offer: &OfferAccepted) -> Result<(), HandlerErro
     if matches!(offer.accepted_by, Actor::Vendor(_)) {
         vendor.metrics.accepted += 1;
         if let Some(seconds) = offer.response_seconds {
-            answered(&mut vendor, seconds.get());
+            answered(&mut vendor.metrics, seconds.get());
         }
         tell_metrics(tx, &mut vendor)?;
     }

@@ -182,6 +182,9 @@ fn only_drivers_stars_count() {
     );
     let events = bench.event(&rated(RatedBy::Driver, 4)).expect("counted");
     assert_eq!(events[0].detail["ratingAverage"], 4.0);
+    let again = bench.event(&rated(RatedBy::Driver, 4)).expect("nothing");
+    assert!(again.is_empty(), "once for an incident: {again:?}");
+    assert_eq!(get(&mut bench)["metrics"]["ratings"], 1);
 }
 
 #[test]

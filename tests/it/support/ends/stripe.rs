@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::RwLock;
 
 pub const KEY: &str = "sk_test_end";
 pub const WEBHOOK_SECRET: &str = "whsec_end";
@@ -47,6 +48,8 @@ struct State {
 #[derive(Clone)]
 pub struct StripeEnd {
     pub url: String,
+    /// Whoever holds it for writing keeps every answer to a creation back.
+    pub gate: Arc<RwLock<()>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -75,6 +78,7 @@ impl StripeEnd {
         };
         let end = Self {
             url: format!("http://{address}"),
+            gate: Arc::default(),
             state: Arc::new(Mutex::new(state)),
         };
         let random = Arc::new(Mutex::new(ChaCha8Rng::seed_from_u64(seed)));
@@ -117,6 +121,11 @@ impl StripeEnd {
         self.state().done.clone()
     }
 
+    /// How many creations were asked for, whatever became of them.
+    pub fn creations(&self) -> u64 {
+        self.state().creations
+    }
+
     pub fn complaints(&self) -> Vec<String> {
         self.state().complaints.clone()
     }
@@ -142,6 +151,7 @@ impl StripeEnd {
             return write(&mut stream, status, &body, 1).await;
         }
         let fate = self.fate(random);
+        drop(self.gate.read().await);
         if let Fate::Fail = fate {
             return write(
                 &mut stream,
