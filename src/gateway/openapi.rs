@@ -187,7 +187,7 @@ fn hooked(hook: &Hook) -> Value {
     json!({
         "operationId": format!("hook.{}", hook.provider), "tags": ["hooks"], "security": [], "parameters": parameters,
         "summary": format!("A webhook for {}: signed over the raw body", hook.command),
-        "requestBody": { "required": true, "content": { "*/*": { "schema": {} } } },
+        "requestBody": { "required": true, "content": { hook.media: { "schema": { "type": "object" } } } },
         "responses": responses(None),
     })
 }
