@@ -41,7 +41,9 @@ const REFUSALS: [(&str, &str); 11] = [
 pub fn document() -> Value {
     let specs = Specs::new(&Config::default());
     let mut paths = Map::new();
+    let mut schemas = Map::from_iter([("Problem".to_owned(), problem())]);
     for spec in specs.0.values() {
+        schemas.extend(spec.reply.clone());
         let (entity, verb) = spec.name();
         let mut path = json!({ "post": posted(spec) });
         if spec.readable() {
@@ -59,12 +61,11 @@ pub fn document() -> Value {
             paths.insert(format!("/v1/{entity}/{{id}}"), one);
         }
     }
-    for hook in HOOKS
-        .iter()
-        .filter(|hook| specs.0.contains_key(hook.command))
-    {
-        let path = format!("/v1/hooks/{}", hook.provider);
-        paths.insert(path, json!({ "post": hooked(hook) }));
+    for hook in HOOKS {
+        if let Some(spec) = specs.0.get(hook.command) {
+            let path = format!("/v1/hooks/{}", hook.provider);
+            paths.insert(path, json!({ "post": hooked(hook, spec) }));
+        }
     }
     paths.insert("/v1/events".to_owned(), json!({ "get": events() }));
     for (path, what) in [
@@ -89,7 +90,7 @@ pub fn document() -> Value {
         "paths": paths,
         "components": {
             "securitySchemes": { "bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" } },
-            "schemas": { "Problem": problem() },
+            "schemas": schemas,
         },
     })
 }
@@ -106,13 +107,18 @@ fn problem() -> Value {
     })
 }
 
+/// The result, and every refusal; `spec` is missing where there is no command behind a path.
 fn responses(spec: Option<&Spec>) -> Value {
     let mut responses = Map::new();
-    let result =
-        json!({ "description": "The result", "content": { "application/json": { "schema": {} } } });
+    let reply = spec.and_then(|spec| spec.reply.as_ref());
+    let schema = reply.map_or_else(
+        || json!({}),
+        |(name, _)| json!({ "$ref": format!("#/components/schemas/{name}") }),
+    );
+    let result = json!({ "description": "The result", "content": { "application/json": { "schema": schema } } });
     responses.insert("200".to_owned(), result);
+    let public = spec.is_some_and(|spec| spec.command.permission == Permission::Public);
     for (status, what) in REFUSALS {
-        let public = spec.is_some_and(|spec| spec.command.permission == Permission::Public);
         // Who asks for a password with a wrong one is refused by 401 too, token or not.
         let what = if public && status == "401" {
             "AUTHENTICATION_ERROR: wrong, expired or used up"
@@ -178,7 +184,7 @@ fn asked(spec: &Spec, form: Option<&str>) -> Value {
     operation
 }
 
-fn hooked(hook: &Hook) -> Value {
+fn hooked(hook: &Hook, spec: &Spec) -> Value {
     let parameters: Vec<Value> = hook
         .headers
         .iter()
@@ -188,7 +194,7 @@ fn hooked(hook: &Hook) -> Value {
         "operationId": format!("hook.{}", hook.provider), "tags": ["hooks"], "security": [], "parameters": parameters,
         "summary": format!("A webhook for {}: signed over the raw body", hook.command),
         "requestBody": { "required": true, "content": { hook.media: { "schema": { "type": "object" } } } },
-        "responses": responses(None),
+        "responses": responses(Some(spec)),
     })
 }
 

@@ -12,8 +12,7 @@ use crate::support::sized;
 use roadcall::event::UserRole;
 use roadcall::gateway::document;
 
-const CHECKS: &str =
-    "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance";
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance";
 
 /// Runs it over the document at `location` with a person's token; `more` are further arguments.
 async fn fuzz(door: &Door, location: &str, token: &str, more: &[&str]) -> Output {

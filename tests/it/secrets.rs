@@ -179,10 +179,9 @@ impl World {
             words.find(word).map(str::to_owned)
         })
         .await;
-        let wrong = json!({ "phone": phone, "code": if code == "000000" { "000001" } else { "000000" } });
-        let (status, _) = self
-            .send(Method::POST, "/v1/auth/verify", "", &wrong)
-            .await;
+        let wrong =
+            json!({ "phone": phone, "code": if code == "000000" { "000001" } else { "000000" } });
+        let (status, _) = self.send(Method::POST, "/v1/auth/verify", "", &wrong).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED);
         let right = json!({ "phone": phone, "code": code });
         let first = self.post("auth.verify", "", right).await;
@@ -338,7 +337,10 @@ async fn pay(world: &World, incident: &str, admin: &str) {
     let sent = world
         .client
         .post(format!("{}/v1/hooks/stripe", world.base))
-        .header("stripe-signature", hook["signature"].as_str().expect("text"))
+        .header(
+            "stripe-signature",
+            hook["signature"].as_str().expect("text"),
+        )
         .body(hook["payload"].as_str().expect("text").to_owned())
         .send()
         .await
@@ -348,7 +350,9 @@ async fn pay(world: &World, incident: &str, admin: &str) {
 
 /// A call with a card number in it, shown to the admin.
 async fn phone_call(world: &World, admin: &str) {
-    let now = chrono::Utc::now().format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
+    let now = chrono::Utc::now()
+        .format("%Y-%m-%dT%H:%M:%S%.3fZ")
+        .to_string();
     let started = json!({ "providerCallId": "CA1", "phone": DRIVER.phone, "startedAt": now });
     world.call_hook(1, "call.started", started).await;
     let ended = json!({ "providerCallId": "CA1", "phone": DRIVER.phone, "endedAt": now, "durationSeconds": 60,
@@ -382,7 +386,8 @@ async fn phone_call(world: &World, admin: &str) {
 /// What is refused, with people's words in the body, the query and the path.
 async fn refusals(world: &World, driver: &str) {
     let boat = json!({ "type": "boat", "lat": 1, "lon": 2, "phone": DRIVER.phone, "description": WORDS[1] });
-    let number = json!({ "type": "tire", "lat": 1, "lon": 2, "phone": format!("call {}", DRIVER.phone) });
+    let number =
+        json!({ "type": "tire", "lat": 1, "lon": 2, "phone": format!("call {}", DRIVER.phone) });
     for body in [boat, number] {
         let (status, _) = world
             .send(Method::POST, "/v1/incident/create", driver, &body)
@@ -442,7 +447,8 @@ async fn what_people_say_and_what_is_secret_is_in_no_log_line_and_no_metric() {
     let mut world = World::start().await;
     let driver = world.register(&DRIVER, "driver").await;
     let vendor = world.register(&VENDOR, "vendor").await;
-    let admin = json!({ "role": "admin", "phone": ADMIN.phone, "name": ADMIN.name, "email": ADMIN.email });
+    let admin =
+        json!({ "role": "admin", "phone": ADMIN.phone, "name": ADMIN.name, "email": ADMIN.email });
     let body = admin.to_string();
     world.site.json(&["call", "auth.create_user", &body]);
     let before = world.sms.seen().len();
@@ -493,7 +499,12 @@ async fn what_people_say_and_what_is_secret_is_in_no_log_line_and_no_metric() {
         check(&format!("the log of {role}"), &log, &world.needles);
     }
     let scraped = world.client.get(format!("{}/metrics", world.base)).send();
-    let metrics = scraped.await.expect("an answer").text().await.expect("text");
+    let metrics = scraped
+        .await
+        .expect("an answer")
+        .text()
+        .await
+        .expect("text");
     assert!(metrics.contains("/v1/incident/{id}"), "{metrics}");
     check("a metric", &metrics, &world.needles);
     let events = event_log(&world.site.dir.path().join("all"));

@@ -1,7 +1,7 @@
 //! The commands on whole keys: get, history, update, rollback (DOMAIN 5.11).
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::ConfigRole;
@@ -52,6 +52,26 @@ pub(super) struct Rollback {
     _client_request_id: Option<String>,
 }
 
+/// What is in force of a key that nobody has set.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct BuiltIn {
+    config_key: ConfigKey,
+    /// Always 0.
+    config_version: u64,
+    value: Map<String, Value>,
+}
+
+/// A version of a key, or what is in force without one.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "SettingInForce")]
+#[allow(dead_code)] // a schema of the two
+pub(super) enum InForce {
+    Version(Version),
+    BuiltIn(BuiltIn),
+}
+
 impl ConfigRole {
     pub(super) fn get(&self, tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
         let body: Get = command.parse()?;
@@ -62,8 +82,11 @@ impl ConfigRole {
         };
         let Some(found) = found else {
             // Nobody has set it: consumers use this until somebody does.
-            let value = self.defaults.of(key);
-            return Ok(tx.reply(&json!({ "configKey": key, "configVersion": 0, "value": value }))?);
+            return Ok(tx.reply(&BuiltIn {
+                config_key: key,
+                config_version: 0,
+                value: self.defaults.of(key),
+            })?);
         };
         Ok(tx.reply(&found)?)
     }
