@@ -474,6 +474,10 @@ async fn too_many_wait_and_metrics_name_nobody() {
         "roadcall_http_requests_total{route=\"/v1/incident/create\",method=\"POST\",status=\"200\"} 1",
         "roadcall_queue_depth{queue=\"match-queue\"}",
         "roadcall_role_up{role=\"match\"} 1",
+        "roadcall_queue_received_total{queue=\"match-queue\"}",
+        "roadcall_queue_expired_total{queue=\"notifications-queue\"} 0",
+        "roadcall_role_commands_total{role=\"incident\"}",
+        "roadcall_role_outbox_depth{role=\"incident\"}",
         "roadcall_broker_up 1",
     ] {
         assert!(text.contains(wanted), "{wanted}\n{text}");
