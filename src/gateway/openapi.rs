@@ -78,6 +78,7 @@ pub fn document() -> Value {
             json!({ "summary": what, "security": [], "responses": { "200": healthy, "503": not } });
         paths.insert(path.to_owned(), json!({ "get": get }));
     }
+    name_entries(&mut schemas);
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -93,6 +94,21 @@ pub fn document() -> Value {
             "schemas": schemas,
         },
     })
+}
+
+/// Lets pages name their entries, which are entities of their own here: who makes a client out of the document wants one type
+/// of each.
+fn name_entries(schemas: &mut Map<String, Value>) {
+    let entities = schemas.clone();
+    for (name, page) in schemas.iter_mut() {
+        let Some(entry) = name.strip_prefix("PageOf") else {
+            continue;
+        };
+        let items = page.pointer_mut("/properties/items/items");
+        if let Some(items) = items.filter(|items| entities.get(entry) == Some(items)) {
+            *items = json!({ "$ref": format!("#/components/schemas/{entry}") });
+        }
+    }
 }
 
 fn problem() -> Value {

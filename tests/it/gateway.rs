@@ -98,7 +98,7 @@ impl Door {
         answer(self.send(Method::POST, path, Some(token), Some(body)).await).await
     }
 
-    async fn get(&self, path: &str, token: &str) -> (StatusCode, Value) {
+    pub async fn get(&self, path: &str, token: &str) -> (StatusCode, Value) {
         answer(self.send(Method::GET, path, Some(token), None).await).await
     }
 

@@ -5,6 +5,7 @@ mod advisories;
 mod archives;
 mod asyncapi;
 mod audits;
+mod clients;
 mod codec;
 mod conformance;
 mod crash;
