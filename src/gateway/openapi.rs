@@ -105,7 +105,7 @@ fn name_entries(schemas: &mut Map<String, Value>) {
             continue;
         };
         let items = page.pointer_mut("/properties/items/items");
-        if let Some(items) = items.filter(|items| entities.get(entry) == Some(items)) {
+        if let Some(items) = items.filter(|items| entities.get(entry) == Some(&**items)) {
             *items = json!({ "$ref": format!("#/components/schemas/{entry}") });
         }
     }
