@@ -3,7 +3,6 @@
 //! transcript, messages, webhooks, refusals, broken events); then what was said is looked for in what was logged.
 
 use std::path::Path;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;

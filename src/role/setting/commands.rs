@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::ConfigRole;
 use super::entity::{Next, Version, expect};
@@ -55,7 +55,7 @@ pub(super) struct Rollback {
 /// What is in force of a key that nobody has set.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct BuiltIn {
+pub(super) struct BuiltIn {
     config_key: ConfigKey,
     /// Always 0.
     config_version: u64,
