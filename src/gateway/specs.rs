@@ -21,11 +21,7 @@ pub(super) struct Spec {
 
 impl Spec {
     fn new(command: CommandSpec) -> Self {
-        let mut body = (command.body)().to_value();
-        if let Some(map) = body.as_object_mut() {
-            map.remove("$schema");
-            map.remove("title");
-        }
+        let (_, body) = named((command.body)().to_value());
         let reply = command.reply.map(|reply| named(reply().to_value()));
         Self {
             command,
@@ -66,8 +62,37 @@ impl Spec {
     }
 }
 
+/// Writes the schema that takes anything as `{}`: many tools do not know that `true` is one, too.
+fn spell_out(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            for (key, value) in map.iter_mut() {
+                match key.as_str() {
+                    "properties" => {
+                        let fields = value.as_object_mut().into_iter().flat_map(Map::values_mut);
+                        fields.for_each(spell_out_one);
+                    }
+                    "items" => spell_out_one(value),
+                    "default" | "const" | "enum" => {}
+                    _ => spell_out(value),
+                }
+            }
+        }
+        Value::Array(parts) => parts.iter_mut().for_each(spell_out),
+        _ => {}
+    }
+}
+
+fn spell_out_one(schema: &mut Value) {
+    if *schema == Value::Bool(true) {
+        *schema = Value::Object(Map::new());
+    }
+    spell_out(schema);
+}
+
 /// A schema without what only a whole document has, by its title.
 fn named(mut schema: Value) -> (String, Value) {
+    spell_out(&mut schema);
     let title = schema.as_object_mut().and_then(|map| {
         map.remove("$schema");
         map.remove("title")

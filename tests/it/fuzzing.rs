@@ -48,11 +48,13 @@ async fn holds(role: UserRole) {
     let token = door.token(role, 1);
     let location = format!("http://{}/v1/openapi.json", door.gateway.address);
     let examples = sized(4, 100).to_string();
+    // The coverage phase tries the bounds of every field one by one, which takes minutes.
+    let phases = ["examples,fuzzing", "examples,coverage,fuzzing"][sized(0, 1) as usize];
     let more = [
         "--exclude-path",
         "/v1/events",
         "--phases",
-        "examples,fuzzing",
+        phases,
         "--max-examples",
         &examples,
     ];
@@ -108,7 +110,7 @@ async fn a_status_that_the_document_does_not_name_is_found() {
     let words = words(&output);
     assert_eq!(output.status.code(), Some(1), "{words}");
     assert!(
-        words.contains("Undocumented HTTP status code") && words.contains("404"),
+        words.contains("Undocumented status code") && words.contains("404"),
         "{words}"
     );
     door.close().await;
