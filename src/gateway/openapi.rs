@@ -191,13 +191,38 @@ fn asked(spec: &Spec, form: Option<&str>) -> Value {
     let mut parameters = Vec::new();
     for (name, schema) in spec.fields() {
         parameters.push(if in_path == Some(name.as_str()) {
-            json!({ "name": "id", "in": "path", "required": true, "schema": schema })
+            json!({ "name": "id", "in": "path", "required": true, "schema": present(schema) })
         } else {
             json!({ "name": name, "in": "query", "required": required(name), "schema": schema })
         });
     }
     operation["parameters"] = Value::Array(parameters);
     operation
+}
+
+/// A field's schema without `null`: what stands in a path is there.
+fn present(schema: &Value) -> Value {
+    let mut schema = schema.clone();
+    let not_null = |part: &Value| *part != json!("null") && part["type"] != "null";
+    for key in ["type", "anyOf", "oneOf"] {
+        let Some(parts) = schema.get_mut(key).and_then(Value::as_array_mut) else {
+            continue;
+        };
+        parts.retain(not_null);
+        if let [one] = parts.as_slice() {
+            let one = one.clone();
+            match one {
+                Value::Object(one) if key != "type" => {
+                    if let Some(map) = schema.as_object_mut() {
+                        map.remove(key);
+                        map.extend(one);
+                    }
+                }
+                one => schema[key] = one,
+            }
+        }
+    }
+    schema
 }
 
 fn hooked(hook: &Hook, spec: &Spec) -> Value {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::ConfigRole;
 use super::entity::{Next, Version, expect};
 use super::values;
-use crate::event::{ConfigKey, Text};
+use crate::event::{Actor, ConfigChange, ConfigKey, Text, Ts};
 use crate::role::listing::{limit, page};
 use crate::role::{Code, Command, HandlerError, Rejection};
 use crate::store::Tx;
@@ -52,24 +52,36 @@ pub(super) struct Rollback {
     _client_request_id: Option<String>,
 }
 
-/// What is in force of a key that nobody has set.
+/// A version of a key, or what is in force while nobody has set it: then version 0, without what only a change has.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct BuiltIn {
+#[schemars(rename = "SettingInForce")]
+pub(super) struct InForce {
     config_key: ConfigKey,
-    /// Always 0.
     config_version: u64,
     value: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    change_type: Option<ConfigChange>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_by: Option<Actor>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_at: Option<Ts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Text<200>>,
 }
 
-/// A version of a key, or what is in force without one.
-#[derive(JsonSchema)]
-#[serde(untagged)]
-#[schemars(rename = "SettingInForce")]
-#[allow(dead_code)] // a schema of the two
-pub(super) enum InForce {
-    Version(Version),
-    BuiltIn(BuiltIn),
+impl From<Version> for InForce {
+    fn from(version: Version) -> Self {
+        Self {
+            config_key: version.config_key,
+            config_version: version.config_version,
+            value: version.value,
+            change_type: Some(version.change_type),
+            updated_by: Some(version.updated_by),
+            updated_at: Some(version.updated_at),
+            reason: version.reason,
+        }
+    }
 }
 
 impl ConfigRole {
@@ -82,13 +94,17 @@ impl ConfigRole {
         };
         let Some(found) = found else {
             // Nobody has set it: consumers use this until somebody does.
-            return Ok(tx.reply(&BuiltIn {
+            return Ok(tx.reply(&InForce {
                 config_key: key,
                 config_version: 0,
                 value: self.defaults.of(key),
+                change_type: None,
+                updated_by: None,
+                updated_at: None,
+                reason: None,
             })?);
         };
-        Ok(tx.reply(&found)?)
+        Ok(tx.reply(&InForce::from(found))?)
     }
 
     pub(super) fn update(&self, tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
