@@ -160,6 +160,14 @@ fn priority_of(kind: NotificationType) -> NotificationPriority {
         .unwrap_or(NotificationPriority::Normal)
 }
 
+/// What a message came to, channel by channel.
+#[derive(JsonSchema)]
+#[schemars(rename = "Deliveries")]
+pub(super) struct Made {
+    #[serde(rename = "deliveries")]
+    _deliveries: Vec<Delivery>,
+}
+
 fn reply_with(tx: &mut Tx<'_>, made: &[Delivery]) -> Result<(), HandlerError> {
     let mut items = Vec::new();
     for delivery in made {
