@@ -31,7 +31,7 @@ async fn fuzz(door: &Door, location: &str, token: &str, more: &[&str]) -> Output
         .args(["--url", &format!("http://{}", door.gateway.address)])
         .args(["--header", &format!("Authorization: Bearer {token}")])
         .args(["--checks", CHECKS, "--seed", "1", "--no-color"])
-        .args(["--generation-database", "none", "--workers", "2"])
+        .args(["--generation-database", "none", "--workers", "1"])
         .args(["--request-timeout", "20", "--continue-on-failure"])
         .args(more)
         .kill_on_drop(true);
