@@ -3,7 +3,7 @@ SHELL := /bin/bash
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 BROKER := target/broker/nats-server
 
-.PHONY: broker python-client mail-server asyncapi-parser asyncapi build demo test verify fmt clippy doc bench
+.PHONY: broker python-client mail-server schemathesis client-generator asyncapi-parser asyncapi build demo test verify fmt clippy doc bench
 
 broker:
 	@scripts/fetch-broker
@@ -25,6 +25,14 @@ asyncapi: asyncapi-parser
 mail-server:
 	@scripts/fetch-mail-server
 
+# What the tests send to every command of the HTTP door.
+schemathesis:
+	@scripts/fetch-schemathesis
+
+# What the tests make a client out of the OpenAPI document with.
+client-generator:
+	@scripts/fetch-client-generator
+
 # A static release binary with the broker in it. The explicit target keeps the flags from the proc-macros. In a static
 # binary the getrandom crate can't look libc's function up and would want /dev/random; told so, it asks the kernel.
 STATIC := -C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom"
@@ -38,7 +46,7 @@ demo: build
 	target/release/roadcall demo
 
 # The AsyncAPI parser is npm's. Where there is no npm, the tests check the document by themselves; `make asyncapi` gets Node, too.
-test: broker python-client mail-server
+test: broker python-client mail-server schemathesis client-generator
 	@{ command -v npm >/dev/null && scripts/fetch-asyncapi-parser; } || echo "no AsyncAPI parser: the document is checked by our own tests alone" >&2
 	cargo test --locked
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Extension, Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
@@ -49,8 +49,13 @@ pub(super) fn routes(specs: &Specs) -> BTreeMap<String, MethodRouter<Arc<Door>>>
             routes.insert(format!("/v1/{entity}"), get(reading(name)));
         }
         if verb == "get" {
-            let one = move |Path(id): Path<String>, common: Common, RawQuery(query): RawQuery| async move {
-                asked(name, common, query, Some(id)).await
+            let one = move |id: Result<Path<String>, PathRejection>,
+                            common: Common,
+                            RawQuery(query): RawQuery| async move {
+                match id {
+                    Ok(Path(id)) => asked(name, common, query, Some(id)).await,
+                    Err(_) => Problem::field("id", "not UTF-8 text").into_response(),
+                }
             };
             routes.insert(format!("/v1/{entity}/{{id}}"), get(one));
         }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Extension, OriginalUri, Path, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
@@ -26,6 +26,8 @@ pub(super) struct Hook {
     pub(super) command: &'static str,
     /// Headers that go on, each as a field of the command's body.
     pub(super) headers: &'static [(&'static str, &'static str)],
+    /// What the provider sends; the body is not read here, so another type is not refused.
+    pub(super) media: &'static str,
 }
 
 /// All of them.
@@ -34,11 +36,13 @@ pub(super) const HOOKS: &[Hook] = &[
         provider: "stripe",
         command: "payment.webhook",
         headers: &[("stripe-signature", "signature")],
+        media: "application/json",
     },
     Hook {
         provider: "twilio",
         command: "notification.webhook",
         headers: &[("x-twilio-signature", "signature")],
+        media: "application/x-www-form-urlencoded",
     },
     // Standard Webhooks.
     Hook {
@@ -49,6 +53,7 @@ pub(super) const HOOKS: &[Hook] = &[
             ("webhook-timestamp", "timestamp"),
             ("webhook-signature", "signature"),
         ],
+        media: "application/json",
     },
 ];
 
@@ -56,13 +61,14 @@ pub(super) const HOOKS: &[Hook] = &[
 pub(super) async fn receive(
     State(door): State<Arc<Door>>,
     Extension(peer): Extension<SocketAddr>,
-    Path(provider): Path<String>,
+    provider: Result<Path<String>, PathRejection>,
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let taken = async {
         door.limits.address(peer.ip())?;
+        let Path(provider) = provider.map_err(|_| Problem::no_such_path())?;
         let hook = HOOKS
             .iter()
             .find(|hook| hook.provider == provider)

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
@@ -24,6 +25,7 @@ use crate::event::Ts;
 use crate::node::clock::Clock;
 use crate::node::inquiry::{Inquiry, Source};
 use crate::node::queues::{self, QueueStanding};
+use crate::node::status::Status;
 use crate::role::RoleName;
 
 /// What was found is told again for so long: scraping must not load the broker (DOMAIN 6: checked every 5 s).
@@ -54,6 +56,7 @@ pub(super) struct Metrics {
     requests: Family<OfRequest, Counter>,
     durations: Family<OfRoute, Histogram, fn() -> Histogram>,
     queues: QueueGauges,
+    roles: RoleFigures,
     up: Family<OfRole, Gauge>,
     broker_up: Gauge,
     site: tokio::sync::Mutex<Option<(Ts, Arc<SiteState>)>>,
@@ -72,12 +75,89 @@ struct QueueGauges {
     dead_letters: Family<OfQueue, Gauge>,
 }
 
+/// What roles say of themselves. They count since their process started, as a counter of Prometheus may.
+#[derive(Default)]
+struct RoleFigures {
+    received: Family<OfQueue, Counter>,
+    handled: Family<OfQueue, Counter>,
+    failed: Family<OfQueue, Counter>,
+    expired: Family<OfQueue, Counter>,
+    late: Family<OfQueue, Counter>,
+    commands: Family<OfRole, Counter>,
+    rejected: Family<OfRole, Counter>,
+    emitted: Family<OfRole, Counter>,
+    outbox: Family<OfRole, Gauge>,
+}
+
+impl RoleFigures {
+    fn register(&self, registry: &mut Registry) {
+        let of_queues = [
+            (
+                "queue_received",
+                "Events taken from the queue",
+                &self.received,
+            ),
+            ("queue_handled", "Events handled", &self.handled),
+            ("queue_failed", "Failed handler runs", &self.failed),
+            ("queue_expired", "Events too old to handle", &self.expired),
+            ("queue_late", "Events handled late", &self.late),
+        ];
+        for (name, help, counter) in of_queues {
+            registry.register(name, help, counter.clone());
+        }
+        let of_roles = [
+            ("role_commands", "Commands answered", &self.commands),
+            ("role_commands_rejected", "Commands refused", &self.rejected),
+            ("role_events_emitted", "Events published", &self.emitted),
+        ];
+        for (name, help, counter) in of_roles {
+            registry.register(name, help, counter.clone());
+        }
+        let help = "Events that wait to be published";
+        registry.register("role_outbox_depth", help, self.outbox.clone());
+    }
+
+    fn show(&self, status: &Status) {
+        let role = OfRole {
+            role: status.role.to_string(),
+        };
+        if let Some(depth) = status.outbox {
+            let depth = i64::try_from(depth).unwrap_or(i64::MAX);
+            self.outbox.get_or_create(&role).set(depth);
+        }
+        let Some(counts) = status.counts else { return };
+        for (family, count) in [
+            (&self.commands, counts.commands),
+            (&self.rejected, counts.rejected),
+            (&self.emitted, counts.emitted),
+        ] {
+            family.get_or_create(&role).inner().store(count, Relaxed);
+        }
+        let Some(queue) = status.role.queue() else {
+            return;
+        };
+        let queue = OfQueue {
+            queue: queue.to_owned(),
+        };
+        for (family, count) in [
+            (&self.received, counts.received),
+            (&self.handled, counts.handled),
+            (&self.failed, counts.failed),
+            (&self.expired, counts.expired),
+            (&self.late, counts.late),
+        ] {
+            family.get_or_create(&queue).inner().store(count, Relaxed);
+        }
+    }
+}
+
 /// How the site stands.
 #[derive(Debug)]
 struct SiteState {
     broker: Result<(), String>,
     queues: Vec<QueueStanding>,
     roles: Vec<(RoleName, bool)>,
+    figures: Vec<Status>,
 }
 
 impl SiteState {
@@ -124,6 +204,8 @@ impl Metrics {
         for (name, help, gauge) in gauges {
             registry.register(name, help, gauge.clone());
         }
+        let roles = RoleFigures::default();
+        roles.register(&mut registry);
         let up = Family::default();
         registry.register("role_up", "Whether the role answers", up.clone());
         let broker_up = Gauge::default();
@@ -133,6 +215,7 @@ impl Metrics {
             requests,
             durations,
             queues,
+            roles,
             up,
             broker_up,
             site: tokio::sync::Mutex::default(),
@@ -158,6 +241,9 @@ impl Metrics {
         for (role, up) in &state.roles {
             let role = role.to_string();
             self.up.get_or_create(&OfRole { role }).set(i64::from(*up));
+        }
+        for status in &state.figures {
+            self.roles.show(status);
         }
         for standing in &state.queues {
             let queue = OfQueue {
@@ -194,6 +280,7 @@ async fn look(door: &Door) -> SiteState {
         broker,
         queues: Vec::new(),
         roles: Vec::new(),
+        figures: Vec::new(),
     };
     if state.broker.is_err() {
         return state;
@@ -205,7 +292,13 @@ async fn look(door: &Door) -> SiteState {
         timeout: Duration::from_secs(1),
     };
     for role in roles_of(&door.config.site.roles) {
-        let up = matches!(inquiry.status(role).await, Ok(Ok((_, Source::Role))));
+        let up = match inquiry.status(role).await {
+            Ok(Ok((status, Source::Role))) => {
+                state.figures.push(status);
+                true
+            }
+            _ => false,
+        };
         state.roles.push((role, up));
         if let Ok(Some(standing)) = queues::look(&inquiry, role, Clock.now()).await {
             state.queues.push(standing);

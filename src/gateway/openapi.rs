@@ -41,7 +41,9 @@ const REFUSALS: [(&str, &str); 11] = [
 pub fn document() -> Value {
     let specs = Specs::new(&Config::default());
     let mut paths = Map::new();
+    let mut schemas = Map::from_iter([("Problem".to_owned(), problem())]);
     for spec in specs.0.values() {
+        schemas.extend(spec.reply.clone());
         let (entity, verb) = spec.name();
         let mut path = json!({ "post": posted(spec) });
         if spec.readable() {
@@ -59,12 +61,11 @@ pub fn document() -> Value {
             paths.insert(format!("/v1/{entity}/{{id}}"), one);
         }
     }
-    for hook in HOOKS
-        .iter()
-        .filter(|hook| specs.0.contains_key(hook.command))
-    {
-        let path = format!("/v1/hooks/{}", hook.provider);
-        paths.insert(path, json!({ "post": hooked(hook) }));
+    for hook in HOOKS {
+        if let Some(spec) = specs.0.get(hook.command) {
+            let path = format!("/v1/hooks/{}", hook.provider);
+            paths.insert(path, json!({ "post": hooked(hook, spec) }));
+        }
     }
     paths.insert("/v1/events".to_owned(), json!({ "get": events() }));
     for (path, what) in [
@@ -77,6 +78,7 @@ pub fn document() -> Value {
             json!({ "summary": what, "security": [], "responses": { "200": healthy, "503": not } });
         paths.insert(path.to_owned(), json!({ "get": get }));
     }
+    name_entries(&mut schemas);
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -89,9 +91,24 @@ pub fn document() -> Value {
         "paths": paths,
         "components": {
             "securitySchemes": { "bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" } },
-            "schemas": { "Problem": problem() },
+            "schemas": schemas,
         },
     })
+}
+
+/// Lets pages name their entries, which are entities of their own here: who makes a client out of the document wants one type
+/// of each.
+fn name_entries(schemas: &mut Map<String, Value>) {
+    let entities = schemas.clone();
+    for (name, page) in schemas.iter_mut() {
+        let Some(entry) = name.strip_prefix("PageOf") else {
+            continue;
+        };
+        let items = page.pointer_mut("/properties/items/items");
+        if let Some(items) = items.filter(|items| entities.get(entry) == Some(&**items)) {
+            *items = json!({ "$ref": format!("#/components/schemas/{entry}") });
+        }
+    }
 }
 
 fn problem() -> Value {
@@ -106,13 +123,18 @@ fn problem() -> Value {
     })
 }
 
+/// The result, and every refusal; `spec` is missing where there is no command behind a path.
 fn responses(spec: Option<&Spec>) -> Value {
     let mut responses = Map::new();
-    let result =
-        json!({ "description": "The result", "content": { "application/json": { "schema": {} } } });
+    let reply = spec.and_then(|spec| spec.reply.as_ref());
+    let schema = reply.map_or_else(
+        || json!({}),
+        |(name, _)| json!({ "$ref": format!("#/components/schemas/{name}") }),
+    );
+    let result = json!({ "description": "The result", "content": { "application/json": { "schema": schema } } });
     responses.insert("200".to_owned(), result);
+    let public = spec.is_some_and(|spec| spec.command.permission == Permission::Public);
     for (status, what) in REFUSALS {
-        let public = spec.is_some_and(|spec| spec.command.permission == Permission::Public);
         // Who asks for a password with a wrong one is refused by 401 too, token or not.
         let what = if public && status == "401" {
             "AUTHENTICATION_ERROR: wrong, expired or used up"
@@ -169,7 +191,7 @@ fn asked(spec: &Spec, form: Option<&str>) -> Value {
     let mut parameters = Vec::new();
     for (name, schema) in spec.fields() {
         parameters.push(if in_path == Some(name.as_str()) {
-            json!({ "name": "id", "in": "path", "required": true, "schema": schema })
+            json!({ "name": "id", "in": "path", "required": true, "schema": present(schema) })
         } else {
             json!({ "name": name, "in": "query", "required": required(name), "schema": schema })
         });
@@ -178,7 +200,32 @@ fn asked(spec: &Spec, form: Option<&str>) -> Value {
     operation
 }
 
-fn hooked(hook: &Hook) -> Value {
+/// A field's schema without `null`: what stands in a path is there.
+fn present(schema: &Value) -> Value {
+    let mut schema = schema.clone();
+    let not_null = |part: &Value| *part != json!("null") && part["type"] != "null";
+    for key in ["type", "anyOf", "oneOf"] {
+        let Some(parts) = schema.get_mut(key).and_then(Value::as_array_mut) else {
+            continue;
+        };
+        parts.retain(not_null);
+        if let [one] = parts.as_slice() {
+            let one = one.clone();
+            match one {
+                Value::Object(one) if key != "type" => {
+                    if let Some(map) = schema.as_object_mut() {
+                        map.remove(key);
+                        map.extend(one);
+                    }
+                }
+                one => schema[key] = one,
+            }
+        }
+    }
+    schema
+}
+
+fn hooked(hook: &Hook, spec: &Spec) -> Value {
     let parameters: Vec<Value> = hook
         .headers
         .iter()
@@ -187,8 +234,8 @@ fn hooked(hook: &Hook) -> Value {
     json!({
         "operationId": format!("hook.{}", hook.provider), "tags": ["hooks"], "security": [], "parameters": parameters,
         "summary": format!("A webhook for {}: signed over the raw body", hook.command),
-        "requestBody": { "required": true, "content": { "*/*": { "schema": {} } } },
-        "responses": responses(None),
+        "requestBody": { "required": true, "content": { hook.media: { "schema": { "type": "object" } } } },
+        "responses": responses(Some(spec)),
     })
 }
 

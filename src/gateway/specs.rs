@@ -15,16 +15,19 @@ pub(super) struct Spec {
     pub(super) command: CommandSpec,
     /// JSON Schema of its body.
     pub(super) body: Value,
+    /// Name and JSON Schema of its result, where it is said what that is.
+    pub(super) reply: Option<(String, Value)>,
 }
 
 impl Spec {
     fn new(command: CommandSpec) -> Self {
-        let mut body = (command.body)().to_value();
-        if let Some(map) = body.as_object_mut() {
-            map.remove("$schema");
-            map.remove("title");
+        let (_, body) = named((command.body)().to_value());
+        let reply = command.reply.map(|reply| named(reply().to_value()));
+        Self {
+            command,
+            body,
+            reply,
         }
-        Self { command, body }
     }
 
     /// Entity and verb.
@@ -57,6 +60,45 @@ impl Spec {
     pub(super) fn readable(&self) -> bool {
         !self.command.mutates && self.fields().all(|(_, schema)| scalar(schema))
     }
+}
+
+/// Writes the schema that takes anything as `{}`: many tools do not know that `true` is one, too.
+fn spell_out(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            for (key, value) in map.iter_mut() {
+                match key.as_str() {
+                    "properties" => {
+                        let fields = value.as_object_mut().into_iter().flat_map(Map::values_mut);
+                        fields.for_each(spell_out_one);
+                    }
+                    "items" => spell_out_one(value),
+                    "default" | "const" | "enum" => {}
+                    _ => spell_out(value),
+                }
+            }
+        }
+        Value::Array(parts) => parts.iter_mut().for_each(spell_out),
+        _ => {}
+    }
+}
+
+fn spell_out_one(schema: &mut Value) {
+    if *schema == Value::Bool(true) {
+        *schema = Value::Object(Map::new());
+    }
+    spell_out(schema);
+}
+
+/// A schema without what only a whole document has, by its title.
+fn named(mut schema: Value) -> (String, Value) {
+    spell_out(&mut schema);
+    let title = schema.as_object_mut().and_then(|map| {
+        map.remove("$schema");
+        map.remove("title")
+    });
+    let title = title.as_ref().and_then(Value::as_str).unwrap_or_default();
+    (title.to_owned(), schema)
 }
 
 /// The types that a schema allows, `null` left out.
@@ -129,5 +171,22 @@ mod tests {
                 assert!(spec.id_field().is_some(), "{}", spec.command.name);
             }
         }
+    }
+
+    #[test]
+    fn what_commands_answer_has_one_schema_per_name_and_hardly_any_has_none() {
+        let specs = Specs::new(&Config::default());
+        let mut seen: BTreeMap<String, Value> = BTreeMap::new();
+        for spec in specs.0.values() {
+            let Some((name, schema)) = spec.reply.clone() else {
+                continue;
+            };
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            assert!(!name.is_empty() && name.chars().all(plain), "{name}");
+            let before = seen.entry(name.clone()).or_insert_with(|| schema.clone());
+            assert_eq!(*before, schema, "{name} of {}", spec.command.name);
+        }
+        let said = specs.0.values().filter(|spec| spec.reply.is_some()).count();
+        assert!(said > 70, "{said} of {}", specs.0.len());
     }
 }

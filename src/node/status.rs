@@ -64,6 +64,9 @@ pub struct Status {
     pub waiting: u64,
     /// When the archive took the oldest of them.
     pub oldest_waiting_at: Option<Ts>,
+    /// Events that it has promised and that are not known to be in the archive; none from a role that is older than this.
+    #[serde(default)]
+    pub outbox: Option<u64>,
     /// What its process counted since it started; none where nobody but the file answers.
     #[serde(default)]
     pub counts: Option<Counts>,
@@ -186,6 +189,7 @@ impl Database {
             store_id: reader.store_id()?,
             waiting: backlog.rows,
             oldest_waiting_at: backlog.oldest_received_at_ms.map(Ts::from_ms),
+            outbox: Some(reader.outbox_depth()?),
             counts: self
                 .counts
                 .as_ref()

@@ -1,5 +1,6 @@
 //! What all roles' listings and look-ups share (DOMAIN 1.3, listing): limits, cursors, pages, and ids in bodies.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -48,14 +49,22 @@ pub fn next(ms: i64, id: &str) -> String {
     format!("{}_{id}", digits.into_iter().rev().collect::<String>())
 }
 
+/// What listings answer.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PageOf{T}")]
+pub struct Page<T> {
+    /// The entries, in the listing's order.
+    pub items: Vec<T>,
+    /// Where it goes on; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
 /// A page of a listing.
 #[must_use]
 pub fn page<T: Serialize>(items: &[T], cursor: Option<String>) -> Value {
-    let mut page = json!({ "items": items });
-    if let Some(cursor) = cursor {
-        page["cursor"] = cursor.into();
-    }
-    page
+    let items = items.iter().collect();
+    json!(Page { items, cursor })
 }
 
 /// The id under `name` in a command's body.

@@ -296,6 +296,8 @@ pub struct CommandSpec {
     pub mutates: bool,
     /// JSON Schema of its body, from the type that the handler parses it as.
     pub body: fn() -> Schema,
+    /// JSON Schema of its result, from the type that the handler answers; `None` where nobody has said yet what it is.
+    pub reply: Option<fn() -> Schema>,
 }
 
 impl CommandSpec {
@@ -311,6 +313,16 @@ impl CommandSpec {
             permission,
             mutates,
             body: body_schema::<B>,
+            reply: None,
+        }
+    }
+
+    /// The same, answered with an `R`.
+    #[must_use]
+    pub const fn answers<R: JsonSchema>(self) -> Self {
+        Self {
+            reply: Some(reply_schema::<R>),
+            ..self
         }
     }
 }
@@ -324,10 +336,36 @@ pub fn body_schema<B: JsonSchema>() -> Schema {
         .into_root_schema_for::<B>()
 }
 
-/// A body without fields of its own.
-#[derive(Debug, Deserialize, JsonSchema)]
+/// JSON Schema of `R` as it is written, whole, under its own name.
+#[must_use]
+pub fn reply_schema<R: JsonSchema>() -> Schema {
+    SchemaSettings::draft2020_12()
+        .for_serialize()
+        .with(|settings| settings.inline_subschemas = true)
+        .into_generator()
+        .into_root_schema_for::<R>()
+}
+
+/// Takes `names` from what a schema requires: fields that not everybody is shown.
+pub fn not_for_all(schema: &mut Schema, names: &[&str]) {
+    if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|name| !name.as_str().is_some_and(|name| names.contains(&name)));
+    }
+}
+
+/// A body without fields of its own, and a result that says no more than that it was done.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NoBody {}
+
+/// What a provider's webhook is answered with.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Taken {
+    /// Always: what could not be taken is refused.
+    pub received: bool,
+    /// Whether it had come before.
+    pub duplicate: bool,
+}
 
 /// A due timer.
 #[derive(Debug, Clone, PartialEq)]

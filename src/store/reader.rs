@@ -81,6 +81,20 @@ impl Reader {
         )
     }
 
+    /// How many rows are not known to be in a stream yet.
+    ///
+    /// # Errors
+    /// A store error.
+    pub fn outbox_depth(&self) -> Result<u64, Error> {
+        let found = self.rows(
+            "counting the outbox",
+            "SELECT count(*) FROM outbox WHERE n > coalesce((SELECT max(last_n) FROM published), 0)",
+            (),
+            |row| row.get::<_, i64>(0),
+        )?;
+        Ok(found.first().map_or(0, |count| count.unsigned_abs()))
+    }
+
     /// What is known of publication, oldest first.
     ///
     /// # Errors

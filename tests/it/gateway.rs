@@ -19,16 +19,16 @@ use roadcall::role::auth::token::{Claims, sign};
 
 const PHONE: &str = "+15550107788";
 
-struct Door {
+pub struct Door {
     site: Site,
     config: Config,
     node: Node,
-    gateway: Gateway,
+    pub gateway: Gateway,
     client: Client,
 }
 
 /// A whole site with an open door; `adjust` has the last word on the configuration.
-async fn open(adjust: impl FnOnce(&mut Config)) -> Door {
+pub async fn open(adjust: impl FnOnce(&mut Config)) -> Door {
     let site = site().await;
     let mut config = Config::default();
     config.site.state_dir = site.dir.path().join("state");
@@ -60,7 +60,7 @@ fn person(n: u8) -> Id {
 
 impl Door {
     /// A token as the role auth signs it.
-    fn token(&self, role: UserRole, n: u8) -> String {
+    pub fn token(&self, role: UserRole, n: u8) -> String {
         let now = Clock.now().ms() / 1000;
         let claims = Claims {
             sub: person(n),
@@ -68,7 +68,7 @@ impl Door {
             company_id: None,
             payment_type: None,
             iat: now,
-            exp: now + 600,
+            exp: now + 3600,
             jti: format!("t{n}"),
             iss: "hub".to_owned(),
         };
@@ -98,18 +98,18 @@ impl Door {
         answer(self.send(Method::POST, path, Some(token), Some(body)).await).await
     }
 
-    async fn get(&self, path: &str, token: &str) -> (StatusCode, Value) {
+    pub async fn get(&self, path: &str, token: &str) -> (StatusCode, Value) {
         answer(self.send(Method::GET, path, Some(token), None).await).await
     }
 
-    async fn incident(&self, token: &str) -> Id {
+    pub async fn incident(&self, token: &str) -> Id {
         let body = json!({ "type": "tire", "lat": 40.7128, "lon": -74.006, "phone": PHONE });
         let (status, incident) = self.post("/v1/incident/create", token, body).await;
         assert_eq!(status, StatusCode::OK, "{incident}");
         Id::parse(incident["incidentId"].as_str().expect("an id")).expect("an id")
     }
 
-    async fn close(self) {
+    pub async fn close(self) {
         self.gateway.shutdown().await;
         self.node
             .shutdown(Duration::from_secs(10))
@@ -474,6 +474,10 @@ async fn too_many_wait_and_metrics_name_nobody() {
         "roadcall_http_requests_total{route=\"/v1/incident/create\",method=\"POST\",status=\"200\"} 1",
         "roadcall_queue_depth{queue=\"match-queue\"}",
         "roadcall_role_up{role=\"match\"} 1",
+        "roadcall_queue_received_total{queue=\"match-queue\"}",
+        "roadcall_queue_expired_total{queue=\"notifications-queue\"} 0",
+        "roadcall_role_commands_total{role=\"incident\"}",
+        "roadcall_role_outbox_depth{role=\"incident\"}",
         "roadcall_broker_up 1",
     ] {
         assert!(text.contains(wanted), "{wanted}\n{text}");

@@ -2,8 +2,7 @@
 //! stream.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
 use super::job::{Job, Kind};
 use super::queue;
@@ -104,6 +103,17 @@ pub(super) fn purge(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerErr
             purged_at: tx.now(),
         })?;
     }
-    tx.reply(&json!({ "queue": queue, "purged": purge.letters.len() }))
-        .map_err(Into::into)
+    tx.reply(&Purged {
+        queue: queue.to_owned(),
+        purged: purge.letters.len(),
+    })
+    .map_err(Into::into)
+}
+
+/// How many letters of a queue are gone.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "LettersPurged")]
+pub(super) struct Purged {
+    queue: String,
+    purged: usize,
 }

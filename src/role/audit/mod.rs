@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 
+use super::listing::Page;
 use super::permission::{Permission, Scope};
 use super::{
     Code, Command, CommandSpec, HandlerError, Input, NoBody, Received, Rejection, Role, RoleName,
@@ -78,15 +79,16 @@ impl Role for AuditRole {
             command::<replay::Named>("replay.status", false),
             command::<replay::List>("replay.list", false),
             command::<dlq::Redrive>("dlq.redrive", true),
-            command::<dlq::Purge>("dlq.purge", true),
-            command::<rule::Named>("rule.enable", true),
-            command::<rule::Named>("rule.disable", true),
+            command::<dlq::Purge>("dlq.purge", true).answers::<dlq::Purged>(),
+            command::<rule::Named>("rule.enable", true).answers::<rule::Switched>(),
+            command::<rule::Named>("rule.disable", true).answers::<rule::Switched>(),
             command::<publish::Publish>("event.publish", true),
             command::<log::Search>("audit.search", false),
             command::<ledger::Export>("audit.export", false),
             command::<ledger::Verify>("audit.verify", false),
-            command::<NoBody>("alarm.list", false),
-            command::<standing::Acknowledge>("alarm.acknowledge", true),
+            command::<NoBody>("alarm.list", false).answers::<Page<standing::Told>>(),
+            command::<standing::Acknowledge>("alarm.acknowledge", true)
+                .answers::<standing::Acknowledged>(),
             CommandSpec::new::<measures::Measured>(
                 measures::MEASURED,
                 Permission::OpsMeasure,

@@ -3,7 +3,6 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use crate::event::{Actor, Key, Ts};
 use crate::role::{Command, HandlerError};
@@ -44,6 +43,17 @@ pub(super) fn switch(
         at: tx.now(),
     };
     tx.put_document(TOPOLOGY, &format!("rule.{}", named.rule), &switch)?;
-    tx.reply(&json!({ "rule": named.rule.as_str(), "enabled": enabled }))
-        .map_err(Into::into)
+    tx.reply(&Switched {
+        rule: named.rule.as_str().to_owned(),
+        enabled,
+    })
+    .map_err(Into::into)
+}
+
+/// Whether a rule routes from now on.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RuleSwitched")]
+pub(super) struct Switched {
+    rule: String,
+    enabled: bool,
 }

@@ -3,7 +3,6 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::measures;
 use crate::event::{AlarmCleared, AlarmRaised, AlarmSeverity, Event, Ts};
@@ -135,8 +134,32 @@ pub(super) fn lowered(
     Ok(())
 }
 
-/// A raised alarm, as it is shown.
-#[derive(Serialize, Deserialize)]
+/// A raised alarm.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Alarm")]
+pub(super) struct Told {
+    site: String,
+    alarm_name: String,
+    subject: String,
+    severity: String,
+    since: Ts,
+    value: f64,
+    threshold: f64,
+    acknowledged_by: Option<String>,
+}
+
+/// How many alarms somebody has seen.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "AlarmsAcknowledged")]
+pub(super) struct Acknowledged {
+    alarm_name: String,
+    acknowledged: usize,
+}
+
+/// A raised alarm, as it is stored.
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Shown {
     site: String,
@@ -158,14 +181,17 @@ pub(super) fn list(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerErro
          FROM standing WHERE raised = 1 ORDER BY severity, since_ms, name, subject",
         (),
     )?;
-    let items: Vec<_> = rows
-        .iter()
-        .map(|row| {
-            json!({
-                "site": row.site, "alarmName": row.alarm_name, "subject": row.subject, "severity": row.severity,
-                "since": Ts::from_ms(row.since_ms), "value": row.value, "threshold": row.threshold,
-                "acknowledgedBy": row.acknowledged_by,
-            })
+    let items: Vec<Told> = rows
+        .into_iter()
+        .map(|row| Told {
+            site: row.site,
+            alarm_name: row.alarm_name,
+            subject: row.subject,
+            severity: row.severity,
+            since: Ts::from_ms(row.since_ms),
+            value: row.value,
+            threshold: row.threshold,
+            acknowledged_by: row.acknowledged_by,
         })
         .collect();
     tx.reply(&listing::page(&items, None)).map_err(Into::into)
@@ -204,6 +230,9 @@ pub(super) fn acknowledge(tx: &mut Tx<'_>, command: &Command) -> Result<String, 
             measures::clear(tx, "retention-loss", &subject, 0.0)?;
         }
     }
-    tx.reply(&json!({ "alarmName": name, "acknowledged": seen }))?;
+    tx.reply(&Acknowledged {
+        alarm_name: name.clone(),
+        acknowledged: seen,
+    })?;
     Ok(format!("alarmName/{name}"))
 }

@@ -2,7 +2,6 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::subject;
 use super::user::User;
@@ -31,7 +30,7 @@ pub(super) struct Get {
 }
 
 /// One answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(super) struct Consent {
     consent: ConsentKind,
     given: bool,
@@ -51,14 +50,35 @@ fn last(history: &[Consent], kind: ConsentKind) -> Option<&Consent> {
 }
 
 /// The last answer to each question; one that was never asked has no time.
-fn answers(tx: &Tx<'_>, user_id: Id) -> Result<Value, Error> {
+fn answers(tx: &Tx<'_>, user_id: Id) -> Result<Answers, Error> {
     let history = history(tx, user_id)?;
-    let answer = |kind: &ConsentKind| match last(&history, *kind) {
-        Some(answer) => json!(answer),
-        None => json!({ "consent": kind, "given": false }),
+    let answer = |kind: &ConsentKind| {
+        let last = last(&history, *kind);
+        Answer {
+            consent: *kind,
+            given: last.is_some_and(|answer| answer.given),
+            at: last.map(|answer| answer.at),
+        }
     };
-    let items: Vec<Value> = ConsentKind::ALL.iter().map(answer).collect();
-    Ok(json!({ "userId": user_id, "items": items }))
+    let items = ConsentKind::ALL.iter().map(answer).collect();
+    Ok(Answers { user_id, items })
+}
+
+/// A person's last answer to each question.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Consents")]
+pub(super) struct Answers {
+    user_id: Id,
+    items: Vec<Answer>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Answer {
+    consent: ConsentKind,
+    given: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<Ts>,
 }
 
 pub(super) fn set(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {

@@ -3,7 +3,7 @@
 
 use chrono::Months;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::user::User;
@@ -48,7 +48,18 @@ pub(super) fn request(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerE
     let mut user = User::find(tx, subject(command)?)?;
     let by = command.actor().clone();
     erase(tx, &mut user, ErasureReason::Request, by)?;
-    Ok(tx.reply(&json!({ "userId": user.user_id, "status": user.status }))?)
+    Ok(tx.reply(&Erased {
+        user_id: user.user_id,
+        status: user.status,
+    })?)
+}
+
+/// Whose account was erased.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Erased {
+    user_id: Id,
+    status: AccountStatus,
 }
 
 /// What auth has of a person. The answer is the whole document, so it needs no link that could outlive it.

@@ -24,10 +24,11 @@ use schemars::JsonSchema;
 use super::permission::{Permission as P, Scope, person_of};
 use super::{Code, Command, CommandSpec, HandlerError, Input, NoBody, Rejection, Role, RoleName};
 use crate::event::Id;
-use crate::role::listing::optional_id_of;
+use crate::role::listing::{Page, optional_id_of};
 use crate::store::Tx;
 use keys::Keys;
 use token::KeySet;
+use user::User;
 
 /// What the role is given at its start.
 #[derive(Debug)]
@@ -69,23 +70,23 @@ const fn spec<B: JsonSchema>(name: &'static str, permission: P, mutates: bool) -
 }
 
 const COMMANDS: &[CommandSpec] = &[
-    spec::<sign_in::Register>("auth.register", P::Public, true),
-    spec::<sign_in::RequestOtp>("auth.request_otp", P::Public, true),
-    spec::<sign_in::Verify>("auth.verify", P::Public, true),
-    spec::<session::Refresh>("auth.refresh", P::Public, true),
-    spec::<session::Logout>("auth.logout", P::Own, true),
-    spec::<NoBody>("auth.me", P::Own, false),
+    spec::<sign_in::Register>("auth.register", P::Public, true).answers::<sign_in::CodeSent>(),
+    spec::<sign_in::RequestOtp>("auth.request_otp", P::Public, true).answers::<sign_in::CodeSent>(),
+    spec::<sign_in::Verify>("auth.verify", P::Public, true).answers::<session::Tokens>(),
+    spec::<session::Refresh>("auth.refresh", P::Public, true).answers::<session::Tokens>(),
+    spec::<session::Logout>("auth.logout", P::Own, true).answers::<NoBody>(),
+    spec::<NoBody>("auth.me", P::Own, false).answers::<User>(),
     spec::<NoBody>("auth.keys", P::Public, false),
-    spec::<create::CreateUser>("auth.create_user", P::AdminUsers, true),
-    spec::<account::One>("user.get", P::Own, false),
-    spec::<account::ListBody>("user.list", P::AdminUsers, false),
-    spec::<account::Update>("user.update", P::Own, true),
-    spec::<account::Restrict>("user.suspend", P::AdminUsers, true),
-    spec::<account::Restrict>("user.restore", P::AdminUsers, true),
-    spec::<erasure::Request>("user.request_erasure", P::Own, true),
+    spec::<create::CreateUser>("auth.create_user", P::AdminUsers, true).answers::<User>(),
+    spec::<account::One>("user.get", P::Own, false).answers::<User>(),
+    spec::<account::ListBody>("user.list", P::AdminUsers, false).answers::<Page<User>>(),
+    spec::<account::Update>("user.update", P::Own, true).answers::<User>(),
+    spec::<account::Restrict>("user.suspend", P::AdminUsers, true).answers::<User>(),
+    spec::<account::Restrict>("user.restore", P::AdminUsers, true).answers::<User>(),
+    spec::<erasure::Request>("user.request_erasure", P::Own, true).answers::<erasure::Erased>(),
     spec::<erasure::Export>("user.export", P::Own, false),
-    spec::<consent::Set>("consent.set", P::Own, true),
-    spec::<consent::Get>("consent.get", P::Own, false),
+    spec::<consent::Set>("consent.set", P::Own, true).answers::<consent::Answers>(),
+    spec::<consent::Get>("consent.get", P::Own, false).answers::<consent::Answers>(),
 ];
 
 /// Whose account a command is about: the one that its body names, else the caller's own.

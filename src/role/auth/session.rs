@@ -3,7 +3,7 @@
 
 use data_encoding::BASE64URL_NOPAD;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -11,7 +11,7 @@ use super::otp::draw;
 use super::token::{Claims, sign};
 use super::user::User;
 use super::{AuthOptions, subject};
-use crate::event::{AccountStatus, Id, OpaqueToken};
+use crate::event::{AccountStatus, Id, OpaqueToken, Ts, UserRole};
 use crate::role::{Code, Command, HandlerError, Rejection, refuse};
 use crate::store::{Error, Tx, params};
 
@@ -57,7 +57,7 @@ pub(super) fn issue(
     command: &Command,
     user: &User,
     family: Option<Id>,
-) -> Result<Value, HandlerError> {
+) -> Result<Tokens, HandlerError> {
     let key =
         options.keys.signing().first().ok_or_else(|| {
             HandlerError::Transient("there is no key to sign tokens with".to_owned())
@@ -90,11 +90,28 @@ pub(super) fn issue(
             expires_at.ms()
         ],
     )?;
-    Ok(json!({
-        "userId": user.user_id, "role": user.role, "tokenType": "Bearer",
-        "accessToken": sign(&claims, key), "expiresInSeconds": lasts_seconds,
-        "refreshToken": refresh_token, "refreshExpiresAt": expires_at,
-    }))
+    Ok(Tokens {
+        user_id: user.user_id,
+        role: user.role,
+        token_type: "Bearer",
+        access_token: sign(&claims, key),
+        expires_in_seconds: lasts_seconds,
+        refresh_token,
+        refresh_expires_at: expires_at,
+    })
+}
+
+/// What a person signs in with. It has no debug form: both tokens are secrets.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Tokens {
+    user_id: Id,
+    role: UserRole,
+    token_type: &'static str,
+    access_token: String,
+    expires_in_seconds: u64,
+    refresh_token: String,
+    refresh_expires_at: Ts,
 }
 
 pub(super) fn refresh(

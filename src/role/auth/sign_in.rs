@@ -1,8 +1,7 @@
 //! How a person becomes known: he registers or asks for a code, and turns it in (DOMAIN 5.9, 2).
 
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
 use super::otp::{self, Tried};
 use super::user::User;
@@ -100,8 +99,17 @@ pub(super) fn request_otp(
 }
 
 /// The one answer, whether the phone is known or not.
-fn sent() -> serde_json::Value {
-    json!({ "codeExpiresInSeconds": otp::MINUTES * 60 })
+fn sent() -> CodeSent {
+    CodeSent {
+        code_expires_in_seconds: otp::MINUTES * 60,
+    }
+}
+
+/// A code is on its way, if the phone is somebody's.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CodeSent {
+    code_expires_in_seconds: u64,
 }
 
 pub(super) fn verify(

@@ -1,5 +1,6 @@
 //! The account, and how it is stored (DOMAIN 5.9).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -46,7 +47,7 @@ CREATE TABLE upkeep (one INTEGER PRIMARY KEY CHECK (one = 1));
 "];
 
 /// An account. It has no debug form, for nearly all of it is personal.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct User {
     pub user_id: Id,

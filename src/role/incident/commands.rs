@@ -1,8 +1,8 @@
 //! The incident's commands (DOMAIN 5.1). Permission and ownership were checked before.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::IncidentRole;
 use super::entity::{Incident, TimelineEntry, add_to_timeline, timeline};
@@ -400,11 +400,19 @@ fn find(tx: &Tx<'_>, incident_id: Id) -> Result<Incident, HandlerError> {
     })
 }
 
+/// An incident with its history, oldest line first.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "IncidentWithTimeline")]
+pub(super) struct WithTimeline {
+    #[serde(flatten)]
+    incident: Incident,
+    timeline: Vec<TimelineEntry>,
+}
+
 fn reply_with_timeline(tx: &mut Tx<'_>, incident: &Incident) -> Result<(), HandlerError> {
     let timeline = timeline(tx, incident.incident_id)?;
-    let mut value = serde_json::to_value(incident).unwrap_or(Value::Null);
-    value["timeline"] = serde_json::to_value(timeline).unwrap_or(Value::Null);
-    Ok(tx.reply(&value)?)
+    let incident = incident.clone();
+    Ok(tx.reply(&WithTimeline { incident, timeline })?)
 }
 
 fn list(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {

@@ -1,5 +1,6 @@
 //! The incident, its timeline, its state table, and how they are stored (DOMAIN 5.1).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{
@@ -47,7 +48,7 @@ CREATE TABLE call_record (call_id TEXT PRIMARY KEY, doc TEXT NOT NULL) WITHOUT R
 "];
 
 /// An incident.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)] // the fields are DOMAIN 5.1's own
 pub struct Incident {
@@ -87,7 +88,7 @@ pub struct Incident {
 }
 
 /// Who has the job; absent again after a release.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)] // the fields are DOMAIN 5.1's own
 pub struct Assignment {
@@ -99,7 +100,7 @@ pub struct Assignment {
 }
 
 /// What a phone call added.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)] // the fields are DOMAIN 5.1's own
 pub struct CallRecord {
@@ -112,7 +113,7 @@ pub struct CallRecord {
 }
 
 /// One line of an incident's history; lines are only added.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)] // the fields are DOMAIN 5.1's own
 pub struct TimelineEntry {

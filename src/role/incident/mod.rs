@@ -15,9 +15,11 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 
+use super::listing::Page;
 use super::permission::{Permission as P, Scope};
 use super::{Command, CommandSpec, HandlerError, Input, Role, RoleName};
 use crate::store::Tx;
+use entity::Incident;
 
 /// The role's numbers (DOMAIN 5, timers).
 #[derive(Debug, Clone)]
@@ -63,18 +65,21 @@ const fn spec<B: JsonSchema>(name: &'static str, permission: P, mutates: bool) -
 }
 
 const COMMANDS: &[CommandSpec] = &[
-    spec::<create::Create>("incident.create", P::IncidentCreate, true),
-    spec::<commands::One>("incident.get", P::IncidentView, false),
-    spec::<commands::ListBody>("incident.list", P::IncidentView, false),
-    spec::<commands::Change>("incident.update_status", P::IncidentUpdate, true),
-    spec::<commands::Change>("incident.start_work", P::IncidentUpdate, true),
-    spec::<commands::Change>("incident.complete_work", P::IncidentUpdate, true),
-    spec::<commands::Change>("incident.cancel", P::IncidentCancel, true),
-    spec::<commands::Change>("incident.withdraw", P::IncidentWithdraw, true),
-    spec::<commands::Change>("incident.release", P::IncidentRelease, true),
-    spec::<commands::Change>("incident.close", P::IncidentRelease, true),
-    spec::<commands::Change>("incident.rematch", P::IncidentAssign, true),
-    spec::<commands::Change>("incident.rate", P::IncidentRate, true),
+    spec::<create::Create>("incident.create", P::IncidentCreate, true).answers::<Incident>(),
+    spec::<commands::One>("incident.get", P::IncidentView, false)
+        .answers::<commands::WithTimeline>(),
+    spec::<commands::ListBody>("incident.list", P::IncidentView, false).answers::<Page<Incident>>(),
+    spec::<commands::Change>("incident.update_status", P::IncidentUpdate, true)
+        .answers::<Incident>(),
+    spec::<commands::Change>("incident.start_work", P::IncidentUpdate, true).answers::<Incident>(),
+    spec::<commands::Change>("incident.complete_work", P::IncidentUpdate, true)
+        .answers::<Incident>(),
+    spec::<commands::Change>("incident.cancel", P::IncidentCancel, true).answers::<Incident>(),
+    spec::<commands::Change>("incident.withdraw", P::IncidentWithdraw, true).answers::<Incident>(),
+    spec::<commands::Change>("incident.release", P::IncidentRelease, true).answers::<Incident>(),
+    spec::<commands::Change>("incident.close", P::IncidentRelease, true).answers::<Incident>(),
+    spec::<commands::Change>("incident.rematch", P::IncidentAssign, true).answers::<Incident>(),
+    spec::<commands::Change>("incident.rate", P::IncidentRate, true).answers::<Incident>(),
 ];
 
 impl Role for IncidentRole {

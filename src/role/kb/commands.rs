@@ -1,7 +1,7 @@
 //! Commands on documents (DOMAIN 5.10). Permission was checked before.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::entity::{Document, DocumentStatus, clear_index, legal};
@@ -170,9 +170,17 @@ fn get(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     if !command.caller.is_admin() && !document.in_force(today) {
         return Err(Rejection::new(Code::NotFound, "there is no such document").into());
     }
-    let mut reply = json!(document);
-    reply["text"] = json!(Document::body(tx, document.document_id)?);
-    Ok(tx.reply(&reply)?)
+    let text = Document::body(tx, document.document_id)?;
+    Ok(tx.reply(&WithText { document, text })?)
+}
+
+/// A document with its text.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "DocumentWithText")]
+pub(super) struct WithText {
+    #[serde(flatten)]
+    document: Document,
+    text: Option<String>,
 }
 
 fn list(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {

@@ -1,5 +1,6 @@
 //! Documents, their current text, and the full-text index (DOMAIN 5.10).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Actor, Date, DocumentCategory, Id, Text, Ts};
@@ -22,7 +23,7 @@ CREATE VIRTUAL TABLE chunk USING fts5 (document_id UNINDEXED, n UNINDEXED, body,
 "];
 
 /// Where a document stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)] // the names are DOMAIN 5.10's own
 pub enum DocumentStatus {
@@ -57,7 +58,7 @@ pub fn legal(from: DocumentStatus, to: DocumentStatus) -> bool {
 }
 
 /// A document without its text.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)] // the fields are DOMAIN 5.10's own
 pub struct Document {

@@ -11,6 +11,7 @@ pub mod text;
 
 use schemars::JsonSchema;
 
+use super::listing::Page;
 use super::permission::{Permission as P, Scope};
 use super::{Command, CommandSpec, HandlerError, Input, Role, RoleName};
 use crate::event::{Code, DocumentIndexed, DocumentIndexingFailed1, DocumentUploaded, Known};
@@ -26,13 +27,13 @@ const fn spec<B: JsonSchema>(name: &'static str, permission: P, mutates: bool) -
 }
 
 const COMMANDS: &[CommandSpec] = &[
-    spec::<commands::Upload>("kb.upload", P::KbEdit, true),
-    spec::<commands::One>("kb.delete", P::KbEdit, true),
-    spec::<commands::One>("kb.reindex", P::KbEdit, true),
-    spec::<search::Search>("kb.search", P::KbView, false),
-    spec::<search::Ask>("kb.ask", P::KbView, false),
-    spec::<commands::One>("kb.get", P::KbView, false),
-    spec::<commands::ListBody>("kb.list", P::KbView, false),
+    spec::<commands::Upload>("kb.upload", P::KbEdit, true).answers::<Document>(),
+    spec::<commands::One>("kb.delete", P::KbEdit, true).answers::<Document>(),
+    spec::<commands::One>("kb.reindex", P::KbEdit, true).answers::<Document>(),
+    spec::<search::Search>("kb.search", P::KbView, false).answers::<Page<search::Found>>(),
+    spec::<search::Ask>("kb.ask", P::KbView, false).answers::<search::Answer>(),
+    spec::<commands::One>("kb.get", P::KbView, false).answers::<commands::WithText>(),
+    spec::<commands::ListBody>("kb.list", P::KbView, false).answers::<Page<Document>>(),
 ];
 
 impl Role for KbRole {

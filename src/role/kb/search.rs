@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::text::{confidence, first_words, terms};
 use crate::event::{Date, DocumentCategory, Id, Text};
+use crate::role::listing::page;
 use crate::role::{Command, HandlerError, Rejection};
 use crate::store::{Tx, params};
 
@@ -56,9 +56,9 @@ struct Hit {
     bm25: f64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Found {
+pub(super) struct Found {
     document_id: Id,
     revision: u64,
     title: String,
@@ -82,7 +82,7 @@ pub(super) fn search(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
     }
     let mut found = find(tx, &query, body.category)?;
     found.truncate(limit);
-    Ok(tx.reply(&json!({ "items": found }))?)
+    Ok(tx.reply(&page(&found, None))?)
 }
 
 pub(super) fn ask(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
@@ -99,7 +99,19 @@ pub(super) fn ask(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError
         [] => "no answer found".to_owned(),
         texts => first_words(&texts.join("\n\n"), WORDS),
     };
-    Ok(tx.reply(&json!({ "answered": !found.is_empty(), "answer": answer, "sources": found }))?)
+    Ok(tx.reply(&Answer {
+        answered: !found.is_empty(),
+        answer,
+        sources: found,
+    })?)
+}
+
+/// An answer out of documents, with the chunks that it is from.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Answer {
+    answered: bool,
+    answer: String,
+    sources: Vec<Found>,
 }
 
 /// Chunks of documents in force, the most confident first.

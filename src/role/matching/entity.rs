@@ -32,7 +32,7 @@ CREATE TABLE setting (config_key TEXT PRIMARY KEY, version INTEGER NOT NULL, doc
 "];
 
 /// Where a case stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // the names are DOMAIN 5.3's own
 pub enum CaseStatus {
@@ -100,7 +100,7 @@ pub fn offer_legal(from: OfferStatus, to: OfferStatus) -> bool {
 }
 
 /// How many candidates each filter refused in one round.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)] // the names say it
 pub struct Rejections {
@@ -110,7 +110,7 @@ pub struct Rejections {
 }
 
 /// The search for a vendor for one incident.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)] // the fields are DOMAIN 5.3's own
 pub struct MatchCase {
@@ -158,7 +158,7 @@ impl MatchCase {
 }
 
 /// A job offered to one vendor; kept after its end.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)] // the fields are DOMAIN 5.3's own
 pub struct Offer {

@@ -15,9 +15,11 @@ mod tests;
 
 use schemars::JsonSchema;
 
+use super::listing::Page;
 use super::permission::{Permission as P, Scope};
 use super::{Command, CommandSpec, HandlerError, Input, Role, RoleName};
 use crate::store::Tx;
+use entity::{MatchCase, Offer};
 use settings::Settings;
 
 /// The role.
@@ -39,12 +41,12 @@ const fn spec<B: JsonSchema>(name: &'static str, permission: P, mutates: bool) -
 }
 
 const COMMANDS: &[CommandSpec] = &[
-    spec::<commands::OneOffer>("offer.get", P::OfferView, false),
-    spec::<commands::ListBody>("offer.list", P::OfferView, false),
-    spec::<commands::Answer>("offer.accept", P::OfferAccept, true),
-    spec::<commands::Answer>("offer.decline", P::OfferDecline, true),
-    spec::<commands::Assign>("match.assign", P::IncidentAssign, true),
-    spec::<commands::OneCase>("match.get", P::IncidentAssign, false),
+    spec::<commands::OneOffer>("offer.get", P::OfferView, false).answers::<Offer>(),
+    spec::<commands::ListBody>("offer.list", P::OfferView, false).answers::<Page<Offer>>(),
+    spec::<commands::Answer>("offer.accept", P::OfferAccept, true).answers::<Offer>(),
+    spec::<commands::Answer>("offer.decline", P::OfferDecline, true).answers::<Offer>(),
+    spec::<commands::Assign>("match.assign", P::IncidentAssign, true).answers::<Offer>(),
+    spec::<commands::OneCase>("match.get", P::IncidentAssign, false).answers::<MatchCase>(),
 ];
 
 impl Role for MatchRole {

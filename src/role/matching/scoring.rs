@@ -1,6 +1,7 @@
 //! Who may be asked, and in which order: the hard filters, the score, price and arrival of DOMAIN 5.3, all pure.
 
 use chrono::{Datelike, Timelike};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::candidate::Candidate;
@@ -16,7 +17,9 @@ const LIVE_MS: i64 = 15 * 60 * 1000;
 const SPEED_MPH: f64 = 45.0;
 
 /// A hard filter, in the order they are asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // the names are DOMAIN 5.3's own, 1 to 8
 pub enum Filter {
@@ -31,7 +34,7 @@ pub enum Filter {
 }
 
 /// One number per factor of the score.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)] // the factors are DOMAIN 5.3's own
 pub struct Breakdown {

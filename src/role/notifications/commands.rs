@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 use super::contact::{Contact, DEVICES_MAX, Device};
@@ -158,6 +158,14 @@ fn priority_of(kind: NotificationType) -> NotificationPriority {
     rows.map(|row| row.priority)
         .min()
         .unwrap_or(NotificationPriority::Normal)
+}
+
+/// What a message came to, channel by channel.
+#[derive(JsonSchema)]
+#[schemars(rename = "Deliveries")]
+pub(super) struct Made {
+    #[serde(rename = "deliveries")]
+    _deliveries: Vec<Delivery>,
 }
 
 fn reply_with(tx: &mut Tx<'_>, made: &[Delivery]) -> Result<(), HandlerError> {
@@ -338,7 +346,17 @@ fn register_device(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerErro
     let too_many = contact.devices.len().saturating_sub(DEVICES_MAX);
     contact.devices.drain(..too_many);
     contact.save(tx)?;
-    Ok(tx.reply(&json!({ "userId": user_id, "devices": contact.devices.len() }))?)
+    let devices = contact.devices.len();
+    Ok(tx.reply(&Registered { user_id, devices })?)
+}
+
+/// How many devices of a person are known.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "DeviceRegistered")]
+pub(super) struct Registered {
+    user_id: Id,
+    devices: usize,
 }
 
 #[derive(Deserialize, JsonSchema)]

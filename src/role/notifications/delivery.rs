@@ -1,5 +1,6 @@
 //! The delivery log (DOMAIN 5.6): what became of each message to each person on each channel, kept for 90 days.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -41,7 +42,7 @@ CREATE TABLE early_report (provider_message_id TEXT PRIMARY KEY, report TEXT NOT
 pub const KEPT_MS: i64 = 90 * 86_400_000;
 
 /// One message to one person on one channel.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Delivery {
     /// Also the idempotency key towards whoever delivers it.
@@ -74,6 +75,7 @@ pub struct Delivery {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sent_at: Option<Ts>,
     /// What the entity's public form does not show.
+    #[schemars(skip)]
     pub inner: Inner,
 }
 

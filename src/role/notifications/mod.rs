@@ -22,9 +22,12 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 
+use super::listing::Page;
 use super::permission::{Permission as P, Scope};
-use super::{Command, CommandSpec, HandlerError, Input, Role, RoleName};
+use super::{Command, CommandSpec, HandlerError, Input, NoBody, Role, RoleName};
 use crate::store::{Secret, Tx};
+use delivery::Delivery;
+use preferences::Preferences;
 
 /// Timer that takes up a delivery again.
 const RETRY: &str = "retry";
@@ -72,14 +75,18 @@ const fn spec<B: JsonSchema>(name: &'static str, permission: P, mutates: bool) -
 }
 
 const COMMANDS: &[CommandSpec] = &[
-    spec::<commands::Send>("notification.send", P::NotificationSend, true),
-    spec::<commands::SendOtp>("notification.send_otp", P::NotificationOtp, true),
-    spec::<commands::Own>("notification.get_preferences", P::Own, false),
-    spec::<commands::SetPreferences>("notification.set_preferences", P::Own, true),
-    spec::<commands::RegisterDevice>("notification.register_device", P::Own, true),
-    spec::<commands::Own>("notification.opt_out", P::Own, true),
-    spec::<commands::History>("notification.history", P::Own, false),
-    spec::<webhook::Webhook>("notification.webhook", P::Webhook, true),
+    spec::<commands::Send>("notification.send", P::NotificationSend, true)
+        .answers::<commands::Made>(),
+    spec::<commands::SendOtp>("notification.send_otp", P::NotificationOtp, true)
+        .answers::<commands::Made>(),
+    spec::<commands::Own>("notification.get_preferences", P::Own, false).answers::<Preferences>(),
+    spec::<commands::SetPreferences>("notification.set_preferences", P::Own, true)
+        .answers::<Preferences>(),
+    spec::<commands::RegisterDevice>("notification.register_device", P::Own, true)
+        .answers::<commands::Registered>(),
+    spec::<commands::Own>("notification.opt_out", P::Own, true).answers::<Preferences>(),
+    spec::<commands::History>("notification.history", P::Own, false).answers::<Page<Delivery>>(),
+    spec::<webhook::Webhook>("notification.webhook", P::Webhook, true).answers::<NoBody>(),
 ];
 
 impl Role for NotificationsRole {

@@ -38,7 +38,7 @@ pub struct QuietHours {
 }
 
 /// A person's preferences.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Preferences {
     /// Whose.

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::create::Job;
-use super::entity::{By, Payment, PaymentStatus, Processor, history};
+use super::entity::{AuditRow, By, JUDGEMENT, Payment, PaymentStatus, Processor, history};
 use super::outcome::{ATTEMPTS, Confirmation, confirm, fail, step};
 use super::process::{send, submit};
 use super::{CONFIRMATION, PaymentOptions, create, decide, listings, refund, webhook};
@@ -55,6 +55,16 @@ pub(super) struct Settle {
     reason: Option<Code>,
     #[serde(rename = "clientRequestId")]
     _client_request_id: Option<String>,
+}
+
+/// A payment, with its history for the back office.
+#[derive(JsonSchema)]
+#[schemars(rename = "PaymentWithAudit")]
+pub(super) struct WithAudit {
+    #[serde(flatten)]
+    _payment: Payment,
+    #[serde(rename = "audit", skip_serializing_if = "Option::is_none")]
+    _audit: Option<Vec<AuditRow>>,
 }
 
 pub(super) fn run(
@@ -148,18 +158,11 @@ fn back_office(command: &Command) -> bool {
     matches!(command.actor(), Actor::Dispatcher(_)) || command.caller.is_admin()
 }
 
-/// How a payment is judged is not for the vendor and the driver whom it is about.
+/// A payment as the caller may see it.
 pub(super) fn shown(payment: &Payment, command: &Command) -> Value {
     let mut value = json!(payment);
     if let Some(map) = value.as_object_mut().filter(|_| !back_office(command)) {
-        for field in [
-            "flagged",
-            "fraudScore",
-            "fraudStatus",
-            "reasons",
-            "reviewedBy",
-            "reviewedAt",
-        ] {
+        for field in JUDGEMENT {
             map.remove(field);
         }
     }

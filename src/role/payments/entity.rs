@@ -1,12 +1,12 @@
 //! A payment, its state table, its audit rows, and how they are stored (DOMAIN 5.5).
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 use crate::event::{
     Actor, Cents, Code, Currency, FraudStatus, Id, LineItem, Payer, Personal, Rate, Text, Ts,
 };
-use crate::role::alarm;
+use crate::role::{alarm, not_for_all};
 use crate::store::{Error, Tx, params};
 
 pub(super) const MIGRATIONS: &[&str] = &[
@@ -105,7 +105,7 @@ pub fn legal(from: PaymentStatus, to: PaymentStatus) -> bool {
 }
 
 /// Who moves the money.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Processor {
     /// The back office, by hand; it says so with payment.settle.
@@ -115,7 +115,7 @@ pub enum Processor {
 }
 
 /// A position of a bill, with its total.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)] // the fields are DOMAIN 5.5's own
 pub struct Line {
@@ -126,7 +126,7 @@ pub struct Line {
 }
 
 /// A refund that was asked for and is not confirmed yet.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Refund {
     /// Why, as it will stand in the event.
@@ -145,8 +145,9 @@ pub struct Refund {
 }
 
 /// A payment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = as_shown)]
 #[allow(missing_docs)] // the fields are DOMAIN 5.5's own
 pub struct Payment {
     pub payment_id: Id,
@@ -208,6 +209,20 @@ pub struct Payment {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rejected_reason: Option<Code>,
     pub version: u64,
+}
+
+/// How a payment is judged is not for the vendor and the driver whom it is about.
+pub(super) const JUDGEMENT: [&str; 6] = [
+    "flagged",
+    "fraudScore",
+    "fraudStatus",
+    "reasons",
+    "reviewedBy",
+    "reviewedAt",
+];
+
+fn as_shown(schema: &mut Schema) {
+    not_for_all(schema, &JUDGEMENT);
 }
 
 impl Payment {
@@ -272,7 +287,7 @@ impl Payment {
 }
 
 /// One row of a payment's history; never changed, except that a person's words are forgotten with him.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuditRow {
     /// 1, 2, 3 … per payment.

@@ -31,9 +31,11 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 
+use super::listing::Page;
 use super::permission::{Permission as P, Scope};
-use super::{Command, CommandSpec, HandlerError, Input, Role, RoleName};
+use super::{Command, CommandSpec, HandlerError, Input, Role, RoleName, Taken};
 use crate::store::{Secret, Tx};
+use entity::Payment;
 pub use entity::Processor;
 use settings::Pricing;
 
@@ -102,20 +104,22 @@ const fn spec<B: JsonSchema>(name: &'static str, permission: P, mutates: bool) -
 }
 
 const COMMANDS: &[CommandSpec] = &[
-    spec::<create::Create>("payment.create", P::PaymentApprove, true),
-    spec::<commands::One>("payment.get", P::PaymentView, false),
-    spec::<listings::ListBody>("payment.list", P::PaymentView, false),
-    spec::<listings::PageBody>("payment.list_pending", P::PaymentApprove, false),
-    spec::<listings::PageBody>("payment.list_flagged", P::PaymentApprove, false),
-    spec::<decide::Review>("payment.review", P::PaymentApprove, true),
-    spec::<decide::Approve>("payment.approve", P::PaymentApprove, true),
-    spec::<decide::Reject>("payment.reject", P::PaymentApprove, true),
-    spec::<commands::Move>("payment.process", P::PaymentProcess, true),
-    spec::<commands::Move>("payment.retry", P::PaymentProcess, true),
-    spec::<commands::Settle>("payment.settle", P::PaymentProcess, true),
-    spec::<refund::Ask>("payment.refund", P::PaymentProcess, true),
+    spec::<create::Create>("payment.create", P::PaymentApprove, true).answers::<Payment>(),
+    spec::<commands::One>("payment.get", P::PaymentView, false).answers::<commands::WithAudit>(),
+    spec::<listings::ListBody>("payment.list", P::PaymentView, false).answers::<Page<Payment>>(),
+    spec::<listings::PageBody>("payment.list_pending", P::PaymentApprove, false)
+        .answers::<Page<Payment>>(),
+    spec::<listings::PageBody>("payment.list_flagged", P::PaymentApprove, false)
+        .answers::<Page<Payment>>(),
+    spec::<decide::Review>("payment.review", P::PaymentApprove, true).answers::<Payment>(),
+    spec::<decide::Approve>("payment.approve", P::PaymentApprove, true).answers::<Payment>(),
+    spec::<decide::Reject>("payment.reject", P::PaymentApprove, true).answers::<Payment>(),
+    spec::<commands::Move>("payment.process", P::PaymentProcess, true).answers::<Payment>(),
+    spec::<commands::Move>("payment.retry", P::PaymentProcess, true).answers::<Payment>(),
+    spec::<commands::Settle>("payment.settle", P::PaymentProcess, true).answers::<Payment>(),
+    spec::<refund::Ask>("payment.refund", P::PaymentProcess, true).answers::<Payment>(),
     spec::<commands::One>("payment.action", P::PaymentConfirm, false),
-    spec::<webhook::Webhook>("payment.webhook", P::Webhook, true),
+    spec::<webhook::Webhook>("payment.webhook", P::Webhook, true).answers::<Taken>(),
 ];
 
 impl Role for PaymentRole {

@@ -5,7 +5,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::PaymentOptions;
 use super::entity::{By, Payment, PaymentStatus};
@@ -13,7 +13,7 @@ use super::outcome::{Confirmation, confirm, conflict, fail, raise_conflict};
 use super::process::needs_card_holder;
 use super::refund::{Reversal, reversed};
 use crate::event::{Id, Text, Ts};
-use crate::role::{Command, HandlerError, Rejection, signature};
+use crate::role::{Command, HandlerError, Rejection, Taken, signature};
 use crate::store::{Tx, params};
 
 /// The longest body that is read: Stripe's are a few KiB.
@@ -77,7 +77,10 @@ pub(super) fn receive(
     if first {
         apply(tx, &event)?;
     }
-    Ok(tx.reply(&json!({ "received": true, "duplicate": !first }))?)
+    Ok(tx.reply(&Taken {
+        received: true,
+        duplicate: !first,
+    })?)
 }
 
 fn apply(tx: &mut Tx<'_>, event: &ProviderEvent) -> Result<(), HandlerError> {

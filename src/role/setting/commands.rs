@@ -1,13 +1,13 @@
 //! The commands on whole keys: get, history, update, rollback (DOMAIN 5.11).
 
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::ConfigRole;
 use super::entity::{Next, Version, expect};
 use super::values;
-use crate::event::{ConfigKey, Text};
+use crate::event::{Actor, ConfigChange, ConfigKey, Text, Ts};
 use crate::role::listing::{limit, page};
 use crate::role::{Code, Command, HandlerError, Rejection};
 use crate::store::Tx;
@@ -52,6 +52,38 @@ pub(super) struct Rollback {
     _client_request_id: Option<String>,
 }
 
+/// A version of a key, or what is in force while nobody has set it: then version 0, without what only a change has.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "SettingInForce")]
+pub(super) struct InForce {
+    config_key: ConfigKey,
+    config_version: u64,
+    value: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    change_type: Option<ConfigChange>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_by: Option<Actor>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_at: Option<Ts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Text<200>>,
+}
+
+impl From<Version> for InForce {
+    fn from(version: Version) -> Self {
+        Self {
+            config_key: version.config_key,
+            config_version: version.config_version,
+            value: version.value,
+            change_type: Some(version.change_type),
+            updated_by: Some(version.updated_by),
+            updated_at: Some(version.updated_at),
+            reason: version.reason,
+        }
+    }
+}
+
 impl ConfigRole {
     pub(super) fn get(&self, tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
         let body: Get = command.parse()?;
@@ -62,10 +94,17 @@ impl ConfigRole {
         };
         let Some(found) = found else {
             // Nobody has set it: consumers use this until somebody does.
-            let value = self.defaults.of(key);
-            return Ok(tx.reply(&json!({ "configKey": key, "configVersion": 0, "value": value }))?);
+            return Ok(tx.reply(&InForce {
+                config_key: key,
+                config_version: 0,
+                value: self.defaults.of(key),
+                change_type: None,
+                updated_by: None,
+                updated_at: None,
+                reason: None,
+            })?);
         };
-        Ok(tx.reply(&found)?)
+        Ok(tx.reply(&InForce::from(found))?)
     }
 
     pub(super) fn update(&self, tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {

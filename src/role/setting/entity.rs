@@ -1,5 +1,6 @@
 //! A version of a configuration key, and how versions are stored: added, never changed (DOMAIN 5.11, 7.11).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -24,9 +25,10 @@ CREATE TRIGGER config_version_remains BEFORE DELETE ON config_version
 "];
 
 /// One version of a key; the highest is the one in force.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)] // the fields are DOMAIN 5.11's own
+#[schemars(rename = "Setting")]
 pub struct Version {
     pub config_key: ConfigKey,
     pub config_version: u64,

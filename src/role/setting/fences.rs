@@ -1,8 +1,7 @@
 //! One fence among the others: each change is a new version of the whole key `geofences` (DOMAIN 5.11).
 
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use super::ConfigRole;
 use super::entity::{Next, Version, expect};
@@ -180,7 +179,10 @@ impl ConfigRole {
         fences.require(body.expected_version)?;
         fences.all.remove(at);
         let version = fences.save(tx, command, body.reason)?;
-        Ok(tx.reply(&json!({ "geofenceId": body.geofence_id, "configVersion": version }))?)
+        Ok(tx.reply(&Removed {
+            geofence_id: body.geofence_id,
+            config_version: version,
+        })?)
     }
 
     /// By name, as reports look through them (DOMAIN 5.7, region).
@@ -201,17 +203,49 @@ impl ConfigRole {
                 last.ok_or_else(wrong)? + 1
             }
         };
-        let page: Vec<&Geofence> = fences.all.iter().skip(from).take(most).collect();
-        let mut reply = json!({ "items": page, "configVersion": fences.version });
-        if let Some(last) = page.last().filter(|_| from + page.len() < fences.all.len()) {
-            reply["cursor"] = json!(last.geofence_id);
-        }
-        Ok(tx.reply(&reply)?)
+        let page: Vec<Geofence> = fences.all.iter().skip(from).take(most).cloned().collect();
+        let last = page.last().filter(|_| from + page.len() < fences.all.len());
+        Ok(tx.reply(&Listed {
+            cursor: last.map(|last| last.geofence_id),
+            items: page,
+            config_version: fences.version,
+        })?)
     }
 }
 
-fn shown(fence: &Geofence, version: u64) -> Value {
-    let mut value = Value::Object(written(fence));
-    value["configVersion"] = version.into();
-    value
+/// A fence, and the version of all fences that it is in.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "GeofenceOfVersion")]
+pub(super) struct Shown {
+    #[serde(flatten)]
+    fence: Geofence,
+    config_version: u64,
+}
+
+fn shown(fence: &Geofence, config_version: u64) -> Shown {
+    Shown {
+        fence: fence.clone(),
+        config_version,
+    }
+}
+
+/// Which fence is gone, and since which version of all fences.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "GeofenceRemoved")]
+pub(super) struct Removed {
+    geofence_id: Id,
+    config_version: u64,
+}
+
+/// A page of fences, all of one version.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "GeofencePage")]
+pub(super) struct Listed {
+    items: Vec<Geofence>,
+    config_version: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<Id>,
 }

@@ -14,9 +14,11 @@ pub mod values;
 
 use schemars::JsonSchema;
 
+use super::listing::Page;
 use super::permission::{Permission as P, Scope};
 use super::{Code, Command, CommandSpec, HandlerError, Input, Rejection, Role, RoleName};
 use crate::store::Tx;
+use entity::Version;
 use values::Defaults;
 
 /// The role.
@@ -38,14 +40,14 @@ const fn spec<B: JsonSchema>(name: &'static str, mutates: bool) -> CommandSpec {
 }
 
 const COMMANDS: &[CommandSpec] = &[
-    spec::<commands::Get>("config.get", false),
-    spec::<commands::History>("config.history", false),
-    spec::<commands::Update>("config.update", true),
-    spec::<commands::Rollback>("config.rollback", true),
-    spec::<fences::Add>("geofence.add", true),
-    spec::<fences::Change>("geofence.change", true),
-    spec::<fences::Remove>("geofence.remove", true),
-    spec::<fences::ListBody>("geofence.list", false),
+    spec::<commands::Get>("config.get", false).answers::<commands::InForce>(),
+    spec::<commands::History>("config.history", false).answers::<Page<Version>>(),
+    spec::<commands::Update>("config.update", true).answers::<Version>(),
+    spec::<commands::Rollback>("config.rollback", true).answers::<Version>(),
+    spec::<fences::Add>("geofence.add", true).answers::<fences::Shown>(),
+    spec::<fences::Change>("geofence.change", true).answers::<fences::Shown>(),
+    spec::<fences::Remove>("geofence.remove", true).answers::<fences::Removed>(),
+    spec::<fences::ListBody>("geofence.list", false).answers::<fences::Listed>(),
 ];
 
 impl Role for ConfigRole {

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::entity::{Call, Transcript};
+use super::redact::EntityKind;
 use super::{TelephonyOptions, intake, transcribe, webhook};
 use crate::event::{Actor, Code as Word, Id, List, PiiAccessed, Purpose, RevealRole};
 use crate::role::listing::{cursor, id_of, limit, next, page};
@@ -110,11 +111,37 @@ fn get(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     let body: One = command.parse()?;
     let call = find(tx, body.call_id)?;
     let transcript = Transcript::of_call(tx, call.call_id)?;
-    let mut reply = json!(call);
-    if let Some(transcript) = transcript {
-        reply["transcript"] = json!(transcript);
-    }
-    Ok(tx.reply(&reply)?)
+    Ok(tx.reply(&WithTranscript { call, transcript })?)
+}
+
+/// A call, with what was said once it is transcribed.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "CallWithTranscript")]
+pub(super) struct WithTranscript {
+    #[serde(flatten)]
+    call: Call,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transcript: Option<Transcript>,
+}
+
+/// Something that was masked.
+#[derive(Serialize, JsonSchema)]
+struct Unmasked {
+    #[serde(rename = "type")]
+    kind: EntityKind,
+    /// The first character.
+    begin: usize,
+    /// The character behind the last one.
+    end: usize,
+    value: String,
+}
+
+/// What was masked in a transcript, and under which id it is written down who looked.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Revealed {
+    entities: Vec<Unmasked>,
+    access_log_id: Id,
 }
 
 fn list(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
@@ -171,12 +198,14 @@ fn reveal(
             .take(end - begin)
             .collect()
     };
-    let entities: Vec<_> = sealed
+    let entities: Vec<Unmasked> = sealed
         .entities
         .iter()
-        .map(|one| {
-            let value = value(one.begin, one.end);
-            json!({ "type": one.kind, "begin": one.begin, "end": one.end, "value": value })
+        .map(|one| Unmasked {
+            kind: one.kind,
+            begin: one.begin,
+            end: one.end,
+            value: value(one.begin, one.end),
         })
         .collect();
     let kinds: BTreeSet<&str> = sealed
@@ -208,5 +237,9 @@ fn reveal(
     let gone = now + std::time::Duration::from_secs(ACCESS_DAYS * 86_400);
     tx.schedule(gone, ACCESS, &id, &json!({}))?;
     tx.emit(&accessed)?;
-    Ok(tx.reply(&json!({ "entities": entities, "accessLogId": id }))?)
+    let access_log_id = accessed.access_log_id;
+    Ok(tx.reply(&Revealed {
+        entities,
+        access_log_id,
+    })?)
 }

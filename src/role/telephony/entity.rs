@@ -1,5 +1,6 @@
 //! Calls, transcripts and the directory of callers, and how they are stored (DOMAIN 5.8).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::summary::Sentiment;
@@ -55,7 +56,7 @@ CREATE TABLE access_log (access_log_id TEXT PRIMARY KEY, transcript_id TEXT NOT 
 "];
 
 /// Where a call stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // the names are DOMAIN 5.8's own
 pub enum CallStatus {
@@ -66,7 +67,7 @@ pub enum CallStatus {
 }
 
 /// Where a call's intake stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // the names are DOMAIN 5.8's own
 pub enum IntakeStatus {
@@ -106,7 +107,7 @@ pub fn legal(from: CallStatus, to: CallStatus) -> bool {
 }
 
 /// What is gathered for an incident.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)] // the fields are DOMAIN 5.8's own
 pub struct Intake {
@@ -126,7 +127,7 @@ pub struct Intake {
 }
 
 /// A call.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)] // the fields are DOMAIN 5.8's own
 pub struct Call {
@@ -217,7 +218,7 @@ impl Call {
 }
 
 /// What is kept in clear of a transcript.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)] // the fields are DOMAIN 5.8's own
 pub struct Transcript {
@@ -232,7 +233,7 @@ pub struct Transcript {
 }
 
 /// What a transcript came to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)] // the fields are DOMAIN 5.8's own
 pub struct Summary {

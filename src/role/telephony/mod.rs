@@ -19,9 +19,11 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 
+use super::listing::Page;
 use super::permission::{Permission as P, Scope};
-use super::{Command, CommandSpec, HandlerError, Input, Role, RoleName};
+use super::{Command, CommandSpec, HandlerError, Input, Role, RoleName, Taken};
 use crate::store::{Secret, Tx};
+use entity::Call;
 use seal::Sealer;
 
 /// Kind of the call to an outside summariser.
@@ -70,13 +72,14 @@ const fn spec<B: JsonSchema>(name: &'static str, permission: P, mutates: bool) -
 }
 
 const COMMANDS: &[CommandSpec] = &[
-    spec::<webhook::Webhook>("call.webhook", P::Webhook, true),
-    spec::<intake::Body>("call.intake", P::CallIntake, true),
-    spec::<intake::Drop>("call.drop_intake", P::CallIntake, true),
-    spec::<commands::One>("call.get", P::CallView, false),
-    spec::<commands::ListBody>("call.list", P::CallView, false),
+    spec::<webhook::Webhook>("call.webhook", P::Webhook, true).answers::<Taken>(),
+    spec::<intake::Body>("call.intake", P::CallIntake, true).answers::<Call>(),
+    spec::<intake::Drop>("call.drop_intake", P::CallIntake, true).answers::<Call>(),
+    spec::<commands::One>("call.get", P::CallView, false).answers::<commands::WithTranscript>(),
+    spec::<commands::ListBody>("call.list", P::CallView, false).answers::<Page<Call>>(),
     // Its replies must not be kept, for they are what is sealed; each look is written down anew.
-    spec::<commands::Reveal>("call.reveal_pii", P::CallRevealPii, false),
+    spec::<commands::Reveal>("call.reveal_pii", P::CallRevealPii, false)
+        .answers::<commands::Revealed>(),
 ];
 
 impl Role for TelephonyRole {

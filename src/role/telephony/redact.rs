@@ -3,6 +3,7 @@
 //! Positions count characters. Rather too much is masked than too little: a number of ten digits is taken for a phone
 //! number whoever's it is. Numbers that are spoken as words are not found.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What was found, and where.
@@ -18,7 +19,9 @@ pub struct Entity {
 }
 
 /// The kinds of DOMAIN 5.8.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)] // the names say it
 pub enum EntityKind {

@@ -13,7 +13,7 @@ use super::transcribe::{receive_transcript, transcribe};
 use crate::event::{
     Actor, CallDirection, CallEnded, CallStarted, Disposition, E164, Id, Personal, Rate, Text, Ts,
 };
-use crate::role::{Command, HandlerError, Rejection, signature};
+use crate::role::{Command, HandlerError, Rejection, Taken, signature};
 use crate::store::{Tx, params};
 
 /// The timer after which an incomplete intake is told of.
@@ -132,7 +132,10 @@ pub(super) fn receive(
             Payload::Transcript(text) => receive_transcript(tx, options, command, provider, &text)?,
         }
     }
-    Ok(tx.reply(&json!({ "received": true, "duplicate": !first }))?)
+    Ok(tx.reply(&Taken {
+        received: true,
+        duplicate: !first,
+    })?)
 }
 
 fn on_started(tx: &mut Tx<'_>, provider: &str, started: Started) -> Result<(), HandlerError> {

@@ -1,5 +1,6 @@
 //! The tracking session, what a fix does to it, and how it is stored (DOMAIN 5.4).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Eta, Fix, Id, Miles, Point, Rate, Ts};
@@ -32,7 +33,7 @@ const RECALCULATE_MS: i64 = 30_000;
 const SPEED_MPH: f64 = 45.0;
 
 /// Where a session stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // the names are DOMAIN 5.4's own
 pub enum SessionStatus {
@@ -64,7 +65,7 @@ pub fn legal(from: SessionStatus, to: SessionStatus) -> bool {
 }
 
 /// A vendor on his way to an incident.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)] // the fields are DOMAIN 5.4's own
 pub struct TrackingSession {

@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use super::permission::{Permission as P, Scope};
 use super::{Command, CommandSpec, HandlerError, Input, Role, RoleName};
 use crate::store::Tx;
+use entity::TrackingSession;
 
 /// The role.
 #[derive(Debug, Default)]
@@ -23,9 +24,10 @@ const fn spec<B: JsonSchema>(name: &'static str, permission: P, mutates: bool) -
 }
 
 const COMMANDS: &[CommandSpec] = &[
-    spec::<commands::Report>("tracking.report_fix", P::TrackingReport, true),
-    spec::<commands::Named>("tracking.get", P::TrackingView, false),
-    spec::<commands::Named>("tracking.stop", P::TrackingStop, true),
+    spec::<commands::Report>("tracking.report_fix", P::TrackingReport, true)
+        .answers::<TrackingSession>(),
+    spec::<commands::Named>("tracking.get", P::TrackingView, false).answers::<TrackingSession>(),
+    spec::<commands::Named>("tracking.stop", P::TrackingStop, true).answers::<TrackingSession>(),
 ];
 
 impl Role for TrackingRole {

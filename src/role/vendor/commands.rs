@@ -1,10 +1,10 @@
 //! The vendor's commands (DOMAIN 5.2). Permission and ownership were checked before.
 
 use schemars::{JsonSchema, Schema};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::entity::{Metrics, Profile, Vendor};
+use super::entity::{Metrics, PRIVATE, Profile, Vendor};
 use super::reactions::set_status;
 use crate::event::{
     Actor, BackgroundCheckStatus, Capability, Count1, Fix, Id, List, Point, Text,
@@ -127,13 +127,7 @@ fn shown(vendor: &Vendor, command: &Command) -> Value {
         .as_object_mut()
         .filter(|_| !own && !command.caller.is_admin())
     {
-        for field in [
-            "contactName",
-            "phone",
-            "email",
-            "payoutAccountRef",
-            "lastLocation",
-        ] {
+        for field in PRIVATE {
             map.remove(field);
         }
     }
@@ -417,7 +411,29 @@ fn report_location(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerErro
             incident_id,
         })?;
     }
-    Ok(tx.reply(&json!({ "vendorId": vendor.vendor_id, "kept": kept }))?)
+    let vendor_id = vendor.vendor_id;
+    Ok(tx.reply(&Reported { vendor_id, kept })?)
+}
+
+/// What became of a reported position.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "LocationReported")]
+pub(super) struct Reported {
+    vendor_id: Id,
+    /// Positions are kept a minute apart.
+    kept: bool,
+}
+
+/// A vendor and how far away he is.
+#[derive(JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "VendorNearby")]
+pub(super) struct Nearby {
+    #[serde(flatten)]
+    _vendor: Vendor,
+    #[serde(rename = "distanceMiles")]
+    _distance_miles: f64,
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -1,13 +1,14 @@
 //! The vendor's profile, availability and metrics, and how they are stored (DOMAIN 5.2).
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::event::{
     BackgroundCheckStatus, Capability, CoverageMiles, Date, E164, Email, Fix, Id, List,
     OperatingHours, Personal, Point, Pricing, Text, Ts, Tz, VendorStatus,
 };
+use crate::role::not_for_all;
 use crate::store::{Error, Tx, params};
 
 pub(super) const MIGRATIONS: &[&str] = &["
@@ -38,8 +39,9 @@ CREATE TABLE counted (fact TEXT PRIMARY KEY) WITHOUT ROWID;
 "];
 
 /// A vendor.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = as_shown)]
 #[allow(missing_docs)] // the fields are DOMAIN 5.2's own
 pub struct Vendor {
     pub vendor_id: Id,
@@ -82,8 +84,9 @@ pub struct Profile {
 }
 
 /// Counters behind the published rates.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = with_rates)]
 #[allow(missing_docs)] // the names say it
 pub struct Metrics {
     pub offers: u64,
@@ -96,6 +99,37 @@ pub struct Metrics {
     pub released: u64,
     pub stars_total: u64,
     pub ratings: u64,
+}
+
+/// Only the vendor himself and an admin see how to reach him.
+pub(super) const PRIVATE: [&str; 5] = [
+    "contactName",
+    "phone",
+    "email",
+    "payoutAccountRef",
+    "lastLocation",
+];
+
+fn as_shown(schema: &mut Schema) {
+    not_for_all(schema, &PRIVATE);
+}
+
+/// The rates that [`Vendor::entity`] adds.
+fn with_rates(schema: &mut Schema) {
+    let names = [
+        "acceptanceRate",
+        "completionRate",
+        "avgResponseSeconds",
+        "ratingAverage",
+    ];
+    for name in names {
+        if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+            properties.insert(name.to_owned(), json!({ "type": "number", "minimum": 0 }));
+        }
+        if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
+            required.push(name.into());
+        }
+    }
 }
 
 fn ratio(part: u64, whole: u64) -> f64 {

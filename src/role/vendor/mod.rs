@@ -8,9 +8,11 @@ mod tests;
 
 use schemars::JsonSchema;
 
+use super::listing::Page;
 use super::permission::{Permission as P, Scope};
 use super::{Command, CommandSpec, HandlerError, Input, NoBody, Role, RoleName};
 use crate::store::Tx;
+use entity::Vendor;
 
 /// The role.
 #[derive(Debug, Default)]
@@ -23,18 +25,21 @@ const fn spec<B: JsonSchema>(name: &'static str, permission: P, mutates: bool) -
 const COMMANDS: &[CommandSpec] = &[
     CommandSpec {
         body: commands::register_body,
-        ..spec::<NoBody>("vendor.register", P::VendorRegister, true)
+        ..spec::<NoBody>("vendor.register", P::VendorRegister, true).answers::<Vendor>()
     },
     CommandSpec {
         body: commands::update_body,
-        ..spec::<NoBody>("vendor.update", P::VendorEdit, true)
+        ..spec::<NoBody>("vendor.update", P::VendorEdit, true).answers::<Vendor>()
     },
-    spec::<commands::Verify>("vendor.verify", P::VendorVerify, true),
-    spec::<commands::SetAvailability>("vendor.set_availability", P::VendorEdit, true),
-    spec::<commands::ReportLocation>("vendor.report_location", P::VendorEdit, true),
-    spec::<commands::One>("vendor.get", P::VendorView, false),
-    spec::<commands::Search>("vendor.search", P::VendorView, false),
-    spec::<commands::ListBody>("vendor.list", P::VendorView, false),
+    spec::<commands::Verify>("vendor.verify", P::VendorVerify, true).answers::<Vendor>(),
+    spec::<commands::SetAvailability>("vendor.set_availability", P::VendorEdit, true)
+        .answers::<Vendor>(),
+    spec::<commands::ReportLocation>("vendor.report_location", P::VendorEdit, true)
+        .answers::<commands::Reported>(),
+    spec::<commands::One>("vendor.get", P::VendorView, false).answers::<Vendor>(),
+    spec::<commands::Search>("vendor.search", P::VendorView, false)
+        .answers::<Page<commands::Nearby>>(),
+    spec::<commands::ListBody>("vendor.list", P::VendorView, false).answers::<Page<Vendor>>(),
 ];
 
 impl Role for VendorRole {
