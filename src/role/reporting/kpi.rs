@@ -29,14 +29,14 @@ bounded! {
 }
 
 /// One group and its figures.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(super) struct Group {
     pub(super) group: String,
     pub(super) kpis: BTreeMap<&'static str, Figure>,
 }
 
 /// The figures of a window.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(super) struct Figures {
     pub(super) kpis: BTreeMap<&'static str, Figure>,
     /// Only where groups were asked for, by name.

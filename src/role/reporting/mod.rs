@@ -30,8 +30,8 @@ pub struct ReportingRole;
 
 const COMMANDS: &[CommandSpec] = &[
     spec::<commands::Asked>("report.incidents"),
-    spec::<kpi::Asked>("report.kpis"),
-    spec::<vendor::Asked>("report.vendor"),
+    spec::<kpi::Asked>("report.kpis").answers::<kpi::Figures>(),
+    spec::<vendor::Asked>("report.vendor").answers::<vendor::Vendor>(),
     spec::<export::Asked>("report.export"),
 ];
 

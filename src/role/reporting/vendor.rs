@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::commands::bounded;
@@ -20,7 +21,7 @@ bounded! {
 }
 
 /// A vendor and his figures. Field names are those of `roadcall report vendor --json`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Vendor {
     pub(super) vendor_id: String,
