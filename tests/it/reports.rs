@@ -45,6 +45,11 @@ fn exports(site: &Processes) {
     let (code, _, words) = site.run(&["report", "export", "--format", "csv", "--out", &nowhere]);
     assert_eq!(code, Some(1), "{words}");
     assert!(words.contains("no/such/directory"), "{words}");
+    // A device is written to, never replaced; this one is always full.
+    let (code, _, words) = site.run(&["report", "export", "--format", "csv", "--out", "/dev/full"]);
+    assert_eq!(code, Some(1), "{words}");
+    let device = std::fs::metadata("/dev/full").expect("there");
+    assert!(!device.is_file());
     let (code, _, words) = site.run(&["report", "export", "--format", "xml"]);
     assert_eq!(code, Some(64), "{words}");
 }

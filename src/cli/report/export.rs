@@ -1,7 +1,7 @@
 //! `roadcall report export`: facts as a file. The role gives pages of at most a hundred rows; they are joined here.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
@@ -141,12 +141,19 @@ impl Export {
     }
 }
 
-/// Writes the whole file or none: a full disk leaves no half of one.
-fn save(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Writes the whole file or none: a full disk leaves no half of one. What is there and no file (a pipe, a device) is
+/// written to and not replaced.
+fn save(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return std::fs::File::options()
+            .write(true)
+            .open(path)?
+            .write_all(bytes);
+    }
     let directory = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or_else(|| std::path::Path::new("."));
+        .unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
