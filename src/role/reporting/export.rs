@@ -8,7 +8,7 @@ use super::commands::{bounded, part};
 use super::fact::{Incident, Payment, Window, incidents, payments};
 use super::kpi::figures;
 use super::tally::Figure;
-use super::vendor::{Vendor, vendors};
+use super::vendor::{VendorReport, vendors};
 use crate::event::IncidentStatus;
 use crate::role::listing::{cursor, limit};
 use crate::role::{Command, HandlerError, Rejection};
@@ -77,7 +77,7 @@ pub(super) fn export(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
         }
         Table::Vendors => {
             let all = vendors(tx, &window, None)?;
-            let (shown, next) = part(&all, most, behind, Vendor::place);
+            let (shown, next) = part(&all, most, behind, VendorReport::place);
             let rows = shown.into_iter().map(vendor_row).collect();
             (vendor_columns(), rows, next)
         }
@@ -218,7 +218,7 @@ fn vendor_columns() -> Columns {
     ])
 }
 
-fn vendor_row(vendor: &Vendor) -> Map<String, Value> {
+fn vendor_row(vendor: &VendorReport) -> Map<String, Value> {
     let mut row = row(vendor);
     let figures: [(&str, &Figure); 4] = [
         ("completionRate", &vendor.completion_rate),

@@ -31,7 +31,7 @@ pub struct ReportingRole;
 const COMMANDS: &[CommandSpec] = &[
     spec::<commands::Asked>("report.incidents"),
     spec::<kpi::Asked>("report.kpis").answers::<kpi::Figures>(),
-    spec::<vendor::Asked>("report.vendor").answers::<vendor::Vendor>(),
+    spec::<vendor::Asked>("report.vendor").answers::<vendor::VendorReport>(),
     spec::<export::Asked>("report.export"),
 ];
 

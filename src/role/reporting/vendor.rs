@@ -23,7 +23,7 @@ bounded! {
 /// A vendor and his figures. Field names are those of `roadcall report vendor --json`.
 #[derive(Debug, JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Vendor {
+pub(super) struct VendorReport {
     pub(super) vendor_id: String,
     pub(super) name: Option<String>,
     pub(super) registered_at: Ts,
@@ -39,7 +39,7 @@ pub(super) struct Vendor {
     pub(super) revenue_cents: i64,
 }
 
-impl Vendor {
+impl VendorReport {
     /// Where he stands in a listing.
     pub(super) fn place(&self) -> (i64, &str) {
         (self.registered_at.ms(), &self.vendor_id)
@@ -69,7 +69,7 @@ pub(super) fn vendors(
     tx: &Tx<'_>,
     window: &Window,
     only: Option<&str>,
-) -> Result<Vec<Vendor>, HandlerError> {
+) -> Result<Vec<VendorReport>, HandlerError> {
     let people: Vec<Person> = tx.documents(
         "SELECT json_object('vendorId', person_id, 'name', name, 'registeredAtMs', registered_at_ms) FROM person
          WHERE kind = 'vendor' AND (?1 IS NULL OR person_id = ?1) ORDER BY registered_at_ms DESC, person_id DESC",
@@ -85,7 +85,7 @@ pub(super) fn vendors(
         let revenue_cents = tally.revenue_cents();
         let mut kpis = tally.figures();
         let mut figure = |name| kpis.remove(name).unwrap_or_else(|| Figure::share(0, 0));
-        Vendor {
+        VendorReport {
             jobs: jobs.len(),
             completion_rate: Figure::share(closed, jobs.len()),
             time_to_arrival_seconds: figure("timeToArrivalSeconds"),
