@@ -114,6 +114,13 @@ async fn facts_are_their_own_rebuild_and_a_replay_changes_nothing() {
             [],
         )
         .expect("written");
+    database
+        .execute(
+            "INSERT INTO assignment (incident_id, cycle, vendor_id, at_ms)
+             SELECT incident_id, 9, 'made up', created_at_ms + 1000 FROM incident",
+            [],
+        )
+        .expect("written");
     drop(database);
     assert_ne!(report(&site), before);
     assert_ne!(kpis(&site, &until).await, figures);
