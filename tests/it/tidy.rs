@@ -52,7 +52,7 @@ const STORE_FOR_ROLES: [&str; 10] = [
     "Origin",
 ];
 /// Files that may sleep, with the reason; everything else waits for a condition.
-const SLEEPERS: [(&str, &str); 5] = [
+const SLEEPERS: [(&str, &str); 6] = [
     ("tests/it/support/mod.rs", "`eventually` itself"),
     (
         "tests/it/support/processes.rs",
@@ -60,6 +60,10 @@ const SLEEPERS: [(&str, &str); 5] = [
     ),
     (
         "tests/it/crash.rs",
+        "the moment of a kill is the fault that the seed chooses",
+    ),
+    (
+        "tests/it/kills.rs",
         "the moment of a kill is the fault that the seed chooses",
     ),
     (
