@@ -42,6 +42,8 @@ pub(super) enum IncidentVerb {
     Rematch(Move),
     /// Close it by hand (changes data).
     Close(Move),
+    /// Note a photo, video or document and get the key to put it under (changes data).
+    AddMedia(AddMedia),
 }
 
 #[derive(Debug, Args)]
@@ -70,6 +72,21 @@ pub(super) struct CreateIncident {
     /// low, normal, high or critical.
     #[arg(long)]
     priority: Option<String>,
+    /// Makes a retry give the first answer.
+    #[arg(long)]
+    idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AddMedia {
+    /// The incident.
+    id: String,
+    /// What it is: image/jpeg, image/png, image/heic, video/mp4, video/quicktime or application/pdf.
+    #[arg(long)]
+    content_type: String,
+    /// How long it is, bytes.
+    #[arg(long)]
+    size: u64,
     /// Makes a retry give the first answer.
     #[arg(long)]
     idempotency_key: Option<String>,
@@ -114,6 +131,15 @@ pub(super) async fn incident(
         }
         IncidentVerb::Get { id } => {
             return send(connection, "incident.get", json!({ "incidentId": id })).await;
+        }
+        IncidentVerb::AddMedia(new) => {
+            let body = body(&[
+                ("incidentId", text(Some(new.id))),
+                ("contentType", text(Some(new.content_type))),
+                ("sizeBytes", Some(json!(new.size))),
+                ("clientRequestId", text(new.idempotency_key)),
+            ]);
+            return send(connection, "incident.add_media", body).await;
         }
         IncidentVerb::List { status } => {
             let columns = [

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`engine`] (inputs to commits), [`writer`] (the thread around it), [`consumer`] and [`commands`]
 //! (in), [`relay`] and [`publisher`] (out), [`letter`], [`advisories`], [`owner`], [`clock`]; [`run`] puts the
-//! roles that [`registry`] makes together as a running site. [`status`] is what a role answers about itself, [`inquiry`]
+//! roles that [`registry`] makes together as a running site, `started` each of them. [`status`] is what a role answers about itself, [`inquiry`]
 //! asks it, [`queues`] and [`story`] put that together with what the broker has.
 
 pub mod advisories;
@@ -33,6 +33,7 @@ pub mod relay;
 mod reload;
 pub mod replay;
 pub mod run;
+mod started;
 pub mod status;
 pub mod story;
 pub mod switches;

@@ -2,7 +2,8 @@
 
 use super::keys;
 use super::registry;
-use super::run::{Error, Node, desired, settings};
+use super::run::{Error, Node, desired};
+use super::started::settings;
 use super::writer::{Job, Terms};
 use crate::bus::topology;
 use crate::config::Config;

@@ -1,36 +1,28 @@
 //! A running site: connects, checks the topology, builds the roles, and keeps them going until told to stop.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
-use super::effects::{Runners, make_calls};
-use super::engine::{Counts, Engine, Settings, SharedRoutes};
-use super::intake::Intake;
+use super::engine::Counts;
+use super::filters;
 use super::latency::Latency;
-use super::owner;
-use super::preflight::{guard_archive, sync};
+use super::preflight::guard_archive;
 use super::registry::{self, Build};
-use super::relay::Relay;
-use super::replay::Replays;
+use super::started::{Started, start_role};
 use super::switches::{self, Rules, Watch};
-use super::thread::on_thread;
-use super::writer::{Job, Shared, Writer};
-use super::{advisories, commands, consumer, eventlog, filters, keys, measure, publisher, status};
+use crate::bus;
 use crate::bus::jetstream::JetStream;
-use crate::bus::jetstream::service::Service;
 use crate::bus::topology::{self, Change, Class, Desired, QueueSpec};
-use crate::bus::{self, Bus, EVENTS};
 use crate::config::Config;
-use crate::event::{Actor, Id, Site, Ts};
+use crate::event::{Actor, Id, Ts};
 use crate::role::RoleName;
 use crate::routing::Routes;
-use crate::store::{self, Identity, Options, Store, Synchronous};
+use crate::store;
 
 /// Why a site does not run.
 #[derive(Debug, thiserror::Error)]
@@ -190,58 +182,6 @@ pub async fn settle_topology(
     Err(Error::Drift(names.join("; ")))
 }
 
-/// A role that runs.
-pub(super) struct Started {
-    pub(super) role: RoleName,
-    queue: Option<&'static str>,
-    intake: Intake,
-    commands: Vec<&'static str>,
-    service: Option<Service>,
-    pub(super) jobs: mpsc::Sender<Job>,
-    writer: std::thread::JoinHandle<Result<(), store::Error>>,
-    relay: std::thread::JoinHandle<Result<(), store::Error>>,
-    relay_stop: CancellationToken,
-    tasks: Vec<tokio::task::JoinHandle<()>>,
-    counts: Arc<Mutex<Counts>>,
-    latency: Latency,
-    _lock: File,
-}
-
-impl Started {
-    /// Answers commands, and questions about the role itself.
-    async fn listen(
-        &mut self,
-        bus: &JetStream,
-        config: &Config,
-        clock: Clock,
-    ) -> Result<(), Error> {
-        let (site, name) = (&config.site.id, format!("roadcall-{}", self.role));
-        let service = bus.announce(&name, env!("CARGO_PKG_VERSION")).await?;
-        let commands = bus.listen(&service, site, &self.commands).await?;
-        let questions = [
-            status::status_of(self.role),
-            status::outcome_in(self.role),
-            status::outcomes_in(self.role),
-        ];
-        if self.role == RoleName::Audit {
-            let forgotten = bus.listen(&service, site, &[advisories::FORGOTTEN]).await?;
-            let (watch, jobs) = (watched(bus, config)?, self.jobs.clone());
-            let make = advisories::make_forgotten(bus.clone(), watch, forgotten, jobs, clock);
-            self.tasks.push(tokio::spawn(make));
-        }
-        let names = questions.each_ref().map(String::as_str);
-        let questions = bus.listen(&service, site, &names).await?;
-        self.service = Some(service);
-        let database = status::Database::new(config, self.role).counting(Arc::clone(&self.counts));
-        let jobs = self.jobs.clone();
-        self.tasks.extend([
-            tokio::spawn(commands::serve(commands, jobs, clock)),
-            tokio::spawn(status::serve(questions, database, clock)),
-        ]);
-        Ok(())
-    }
-}
-
 /// A running site.
 pub struct Node {
     pub(super) bus: JetStream,
@@ -328,26 +268,7 @@ impl Node {
             let _ = ready.await;
         }
         for started in &mut node.started {
-            // Only now: while a writer recovers, the queue's deliveries are its own.
-            if let Some(queue) = started.queue {
-                let (jobs, batch_max) = (started.jobs.clone(), config.engine.batch_max);
-                let (intake, stop) = (started.intake.clone(), node.stop.clone());
-                let consume = consumer::consume(bus.clone(), queue, batch_max, intake, jobs, stop);
-                started.tasks.push(tokio::spawn(consume));
-            }
-            if started.role == RoleName::Audit {
-                let watch = watched(&bus, config)?;
-                let (jobs, stop) = (started.jobs.clone(), node.stop.clone());
-                let watch = advisories::watch(bus.clone(), watch, jobs, stop);
-                started.tasks.push(tokio::spawn(watch));
-                let jobs = started.jobs.clone();
-                let measure = measure::Measuring::new(bus.clone(), config, jobs, clock);
-                started
-                    .tasks
-                    .push(tokio::spawn(measure.run(node.stop.clone())));
-                let log = eventlog::Writer::new(config, clock);
-                started.tasks.push(tokio::spawn(log.run(node.stop.clone())));
-            }
+            started.feed(&bus, config, clock, &node.stop)?;
             started.listen(&bus, config, clock).await?;
         }
         let watch = Watch {
@@ -363,15 +284,9 @@ impl Node {
     /// What each role has done so far.
     #[must_use]
     pub fn counts(&self) -> Vec<(RoleName, Counts)> {
-        let read = |started: &Started| {
-            *started
-                .counts
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-        };
         self.started
             .iter()
-            .map(|started| (started.role, read(started)))
+            .map(|started| (started.role, started.counts()))
             .collect()
     }
 
@@ -394,24 +309,11 @@ impl Node {
         let mut first_error = None;
         let mut relays = Vec::new();
         for started in self.started {
-            started
-                .tasks
-                .iter()
-                .for_each(tokio::task::JoinHandle::abort);
-            drop(started.service);
-            started.relay_stop.cancel();
-            drop(started.jobs);
-            let (writer, role) = (started.writer, started.role);
-            let result = tokio::task::spawn_blocking(move || writer.join()).await;
-            match result {
-                Ok(Ok(Ok(()))) => tracing::info!(%role, "stopped"),
-                Ok(Ok(Err(error))) => {
-                    tracing::error!(%role, %error, "the store failed");
-                    first_error.get_or_insert(Error::Store(error));
-                }
-                _ => tracing::error!(%role, "the writer panicked"),
+            let (relay, result) = started.finish().await;
+            if let Err(error) = result {
+                first_error.get_or_insert(Error::Store(error));
             }
-            relays.push(started.relay);
+            relays.push(relay);
         }
         let drained = tokio::task::spawn_blocking(move || {
             relays.into_iter().for_each(|relay| drop(relay.join()))
@@ -423,187 +325,5 @@ impl Node {
         }
         self.bus.close().await;
         first_error.map_or(Ok(()), Err)
-    }
-}
-
-/// Whose advisories count.
-fn watched(bus: &JetStream, config: &Config) -> Result<advisories::Watch, Error> {
-    Ok(advisories::Watch {
-        site: site(config)?,
-        domain: bus.domain(),
-    })
-}
-
-fn site(config: &Config) -> Result<Site, Error> {
-    Site::new(config.site.id.clone()).map_err(|error| Error::StateDir {
-        path: config.site.state_dir.clone(),
-        message: format!("site.id {error}"),
-    })
-}
-
-fn lock(dir: &Path, role: RoleName) -> Result<File, Error> {
-    let path = dir.join(format!("{role}.lock"));
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|error| Error::StateDir {
-            path: path.clone(),
-            message: error.to_string(),
-        })?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| Error::Locked { role, path })?;
-    Ok(file)
-}
-
-async fn start_role(
-    bus: &JetStream,
-    config: &Config,
-    name: RoleName,
-    build: Build<'_>,
-    routes: &SharedRoutes,
-    stop: &CancellationToken,
-    clock: Clock,
-) -> Result<(Started, oneshot::Receiver<()>), Error> {
-    registry::check_secrets(config, name).map_err(|(key, message)| Error::Secret {
-        role: name,
-        key,
-        message,
-    })?;
-    let dir = &config.site.state_dir;
-    let lock = lock(dir, name)?;
-    if name == RoleName::Auth {
-        keys::settle(config, clock.now())?;
-    }
-    if name == RoleName::Telephony {
-        registry::calls::settle(dir).map_err(|error| Error::StateDir {
-            path: dir.clone(),
-            message: error.to_string(),
-        })?;
-    }
-    let role = build(config, name).ok_or(Error::NotBuilt(name))?;
-    let commands = role.commands().iter().map(|spec| spec.name).collect();
-    let site = site(config)?;
-    let path = dir.join(format!("{name}.db"));
-    let options = Options {
-        path: path.clone(),
-        synchronous: Synchronous::Full,
-        site: site.clone(),
-        role: name.as_str().to_owned(),
-        queue: name.queue().unwrap_or_default().to_owned(),
-        codec: config.bus.codec,
-    };
-    let now = clock.now();
-    let fresh = Identity {
-        store_id: clock.new_id(),
-        epoch: format!("{:x}", now.ms()),
-    };
-    let store = Store::open(options, role.migrations(), &fresh)?;
-    owner::claim(bus, name, &store, now).await?;
-    let queue = name
-        .queue()
-        .filter(|queue| !routes_of(routes).filters(queue).is_empty());
-    let log = match queue {
-        Some(queue) => filters::read(bus, queue, bus.stream(EVENTS).await?.identity.0).await?,
-        None => None,
-    };
-    let intake = Intake::new(log.as_ref(), Arc::clone(routes));
-    let engine = Engine::new(store, role, Arc::clone(routes), settings(config));
-    let (jobs, receiver) = mpsc::channel(2 * config.engine.batch_max);
-    let (acks, ack_receiver) = mpsc::unbounded_channel();
-    let (ready, is_ready) = oneshot::channel();
-    let hint = Arc::new(Notify::new());
-    let counts = Arc::new(Mutex::new(Counts::default()));
-    let latency = Latency::default();
-    let (effects, calls) = mpsc::unbounded_channel();
-    let runners = Arc::new(Runners::new(registry::runners(config, bus), clock));
-    tokio::spawn(make_calls(runners, calls, jobs.downgrade()));
-    let (replays, progress) = mpsc::unbounded_channel();
-    let shared = Shared {
-        replays,
-        effects,
-        latency: latency.clone(),
-        age: Latency::default(),
-        outbox: Arc::clone(&hint),
-        acks,
-        counts: Arc::clone(&counts),
-        stop: stop.clone(),
-    };
-    let writer = Writer {
-        engine,
-        bus: bus.clone(),
-        queue,
-        intake: intake.clone(),
-        batch_max: config.engine.batch_max,
-        clock,
-        shared,
-    };
-    let writer = on_thread(format!("{name}-writer"), stop.clone(), move || {
-        writer.run(receiver, ready)
-    });
-    let relay = Relay::new(bus.clone(), &path)?;
-    let relay_stop = CancellationToken::new();
-    let keep = sync(config).keep();
-    let publish = publisher::Settings { keep, hint, clock };
-    let (weak, stopping) = (jobs.downgrade(), relay_stop.clone());
-    let relay = on_thread(
-        format!("{name}-relay"),
-        CancellationToken::new(),
-        move || async move {
-            publisher::publish(relay, publish, weak, stopping).await;
-            Ok(())
-        },
-    );
-    let mut tasks = Vec::new();
-    if let Some(queue) = queue {
-        let replays = Replays {
-            bus: bus.clone(),
-            queue,
-            path,
-            routes: Arc::clone(routes),
-            jobs: jobs.clone(),
-            progress,
-            clock,
-        };
-        tasks.push(tokio::spawn(replays.run(stop.clone())));
-    }
-    // Not aborted at a stop: it ends when the writer lets go of its sender.
-    tokio::spawn(consumer::acknowledge(bus.clone(), ack_receiver));
-    Ok((
-        Started {
-            role: name,
-            queue,
-            intake,
-            commands,
-            service: None,
-            jobs,
-            writer,
-            relay,
-            relay_stop,
-            tasks,
-            counts,
-            latency,
-            _lock: lock,
-        },
-        is_ready,
-    ))
-}
-
-fn routes_of(routes: &SharedRoutes) -> Arc<Routes> {
-    routes
-        .read()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-        .clone()
-}
-
-pub(super) fn settings(config: &Config) -> Settings {
-    Settings {
-        batch_max: config.engine.batch_max,
-        max_deliver: config.engine.max_deliver,
-        retry_delay: config.engine.retry_delay.0,
-        not_yet_max: config.engine.not_yet_max.0,
-        inbox_horizon: config.archive_max_age() + config.engine.offline_max.0,
-        ..Settings::default()
     }
 }

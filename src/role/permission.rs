@@ -17,6 +17,8 @@ pub enum Permission {
     IncidentRate,
     IncidentWithdraw,
     IncidentRelease,
+    /// Photos and papers, from those who are there (DOMAIN 5.1, add_media).
+    IncidentMedia,
     OfferView,
     OfferAccept,
     OfferDecline,
@@ -219,6 +221,7 @@ fn permitted(actor: &Actor, permission: Permission) -> bool {
                 | P::IncidentView
                 | P::IncidentCancel
                 | P::IncidentRate
+                | P::IncidentMedia
                 | P::TrackingView
                 | P::VendorView
                 | P::PaymentView
@@ -236,6 +239,7 @@ fn permitted(actor: &Actor, permission: Permission) -> bool {
                 | P::IncidentUpdate
                 | P::IncidentWithdraw
                 | P::IncidentRate
+                | P::IncidentMedia
                 | P::TrackingView
                 | P::TrackingReport
                 | P::VendorRegister

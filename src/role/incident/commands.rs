@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::IncidentRole;
 use super::entity::{Incident, TimelineEntry, add_to_timeline, timeline};
+use super::media::{self, Media};
 use super::transition::{By, hundredths, release, request_match, transition};
 use crate::event::{
     Actor, Code, Id, IncidentCancelled, IncidentRated, IncidentStatus, LineItem, List,
@@ -64,6 +65,7 @@ impl IncidentRole {
                 reply_with_timeline(tx, &incident)
             }
             "incident.list" => list(tx, command),
+            "incident.add_media" => media::add(tx, command),
             _ => self.change(tx, command),
         }
     }
@@ -202,15 +204,11 @@ impl IncidentRole {
         )?;
         let started_at = incident.work_started_at.unwrap_or(completed_at);
         let minutes = (completed_at - started_at).num_milliseconds().max(0) as f64 / 60_000.0;
-        let media = body.media_ids.as_ref().map(|ids| {
-            let ids = ids
-                .get()
-                .iter()
-                .map(|id| Text::lossy(&id.to_string()))
-                .collect();
-            // As many as `mediaIds`, which has the same limit.
-            List::new(ids).expect("at most 50")
-        });
+        let media = body
+            .media_ids
+            .as_ref()
+            .map(|ids| media::references(tx, incident.incident_id, ids))
+            .transpose()?;
         tx.emit(&WorkCompleted {
             incident_id: incident.incident_id,
             vendor_id: assigned(incident)?,
@@ -390,7 +388,7 @@ pub(super) fn via(command: &Command) -> Option<Actor> {
     command.caller.operator.clone().map(Actor::Operator)
 }
 
-fn find(tx: &Tx<'_>, incident_id: Id) -> Result<Incident, HandlerError> {
+pub(super) fn find(tx: &Tx<'_>, incident_id: Id) -> Result<Incident, HandlerError> {
     Incident::find(tx, incident_id)?.ok_or_else(|| {
         Rejection::new(
             role::Code::NotFound,
@@ -400,19 +398,24 @@ fn find(tx: &Tx<'_>, incident_id: Id) -> Result<Incident, HandlerError> {
     })
 }
 
-/// An incident with its history, oldest line first.
+/// An incident with its history and its media, each oldest first.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "IncidentWithTimeline")]
 pub(super) struct WithTimeline {
     #[serde(flatten)]
     incident: Incident,
     timeline: Vec<TimelineEntry>,
+    media: Vec<Media>,
 }
 
 fn reply_with_timeline(tx: &mut Tx<'_>, incident: &Incident) -> Result<(), HandlerError> {
     let timeline = timeline(tx, incident.incident_id)?;
-    let incident = incident.clone();
-    Ok(tx.reply(&WithTimeline { incident, timeline })?)
+    let media = media::of(tx, incident.incident_id)?;
+    Ok(tx.reply(&WithTimeline {
+        incident: incident.clone(),
+        timeline,
+        media,
+    })?)
 }
 
 fn list(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {

@@ -45,7 +45,7 @@ CREATE TABLE escalation (
 CREATE TABLE rating (incident_id TEXT NOT NULL, rated_by TEXT NOT NULL, PRIMARY KEY (incident_id, rated_by)) WITHOUT ROWID;
 -- What a call left for an incident, kept until the incident exists.
 CREATE TABLE call_record (call_id TEXT PRIMARY KEY, doc TEXT NOT NULL) WITHOUT ROWID;
-"];
+", super::media::MIGRATION];
 
 /// An incident.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -1,11 +1,12 @@
 //! The role `incident`: incidents and their timeline (DOMAIN 5.1).
 //!
 //! [`entity`] has the incident and its state table, `transition` the one place where the status changes, `commands` and
-//! `reactions` what leads to it. Left for a later issue: `incident.add_media` with its upload slots.
+//! `reactions` what leads to it; [`media`] are beside it.
 
 mod commands;
 mod create;
 pub mod entity;
+pub mod media;
 mod reactions;
 #[cfg(test)]
 mod tests;
@@ -80,6 +81,7 @@ const COMMANDS: &[CommandSpec] = &[
     spec::<commands::Change>("incident.close", P::IncidentRelease, true).answers::<Incident>(),
     spec::<commands::Change>("incident.rematch", P::IncidentAssign, true).answers::<Incident>(),
     spec::<commands::Change>("incident.rate", P::IncidentRate, true).answers::<Incident>(),
+    media::COMMAND,
 ];
 
 impl Role for IncidentRole {

@@ -3,6 +3,7 @@
 use super::IncidentRole;
 use super::create::NewIncident;
 use super::entity::{Assignment, CallRecord, Incident, TimelineEntry};
+use super::media;
 use super::transition::{
     ARRIVAL, By, PAYMENT_OVERDUE, WORK_OVERDUE, arrival_due, count, escalate, transition,
     vendor_timeout,
@@ -178,6 +179,9 @@ impl IncidentRole {
     }
 
     pub(super) fn on_timer(&mut self, tx: &mut Tx<'_>, timer: &Timer) -> Result<(), HandlerError> {
+        if timer.kind == media::MEDIA_OVER {
+            return media::drop_one(tx, &timer.key);
+        }
         let incident = Id::parse(&timer.key)
             .ok()
             .map(|id| Incident::find(tx, id))
@@ -285,8 +289,9 @@ fn on_call(tx: &mut Tx<'_>, call_id: Id, record: CallRecord) -> Result<(), Handl
     Ok(())
 }
 
-/// Forgets a person: phone, address, description, notes; the location keeps a tenth of a degree.
+/// Forgets a person: phone, address, description, notes, media; the location keeps a tenth of a degree.
 fn forget(tx: &mut Tx<'_>, user_id: Id) -> Result<(), HandlerError> {
+    media::forget(tx, user_id)?;
     let id = user_id.to_string();
     let incidents: Vec<Incident> = tx.documents(
         "SELECT doc FROM incident WHERE driver_id = ?1 OR vendor_id = ?1 ORDER BY incident_id",

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::IncidentRole;
 use crate::event::{
-    Actor, ArrivalMeters, Count1, ExhaustReason, Id, MatchExhausted, Miles, NonNegative,
-    OfferAccepted, Personal, Point, VendorArrived, ids,
+    Actor, ArrivalMeters, Count1, ErasureReason, ExhaustReason, Id, MatchExhausted, Miles,
+    NonNegative, OfferAccepted, Personal, Point, UserDataDeleted, VendorArrived, ids,
 };
 use crate::role::permission::Caller;
 use crate::role::testing::{Bench, code, types};
@@ -347,4 +347,52 @@ fn a_listing_pages_newest_first_through_what_the_caller_owns() {
         .command(&Actor::Driver(id(8)), "incident.list", json!({}))
         .expect("listed");
     assert!(ids_of(&none).is_empty());
+}
+
+#[test]
+fn media_go_with_the_person_who_brought_them_or_after_90_days() {
+    let mut bench = bench();
+    let (incident_id, _) = create(&mut bench);
+    bench
+        .event(&accepted(incident_id, 3, 1, 5))
+        .expect("assigned");
+    let body =
+        json!({ "incidentId": incident_id, "contentType": "video/quicktime", "sizeBytes": 9 });
+    for actor in [Actor::Driver(id(1)), Actor::Vendor(id(2))] {
+        let (medium, events) = bench
+            .command(&actor, "incident.add_media", body.clone())
+            .expect("added");
+        assert_eq!((&medium["kind"], events.len()), (&json!("video"), 0));
+    }
+    let brought_by = |bench: &mut Bench<IncidentRole>| -> Vec<String> {
+        let (seen, _) = bench
+            .command(
+                &Actor::Operator("op".to_owned()),
+                "incident.get",
+                json!({ "incidentId": incident_id }),
+            )
+            .expect("found");
+        let media = seen["media"].as_array().expect("a list").iter();
+        media
+            .map(|medium| medium["uploadedBy"].as_str().expect("text").to_owned())
+            .collect()
+    };
+    let both = [Actor::Driver(id(1)), Actor::Vendor(id(2))].map(|actor| actor.to_string());
+    let mut seen = brought_by(&mut bench);
+    seen.sort();
+    assert_eq!(seen, both);
+    let gone = UserDataDeleted {
+        user_id: id(1),
+        reason: ErasureReason::Request,
+        requested_by: Actor::Driver(id(1)),
+        deleted_at: bench.now,
+    };
+    bench.event(&gone).expect("forgotten");
+    assert_eq!(brought_by(&mut bench), both[1..]);
+    let begun = bench.now;
+    while !brought_by(&mut bench).is_empty() {
+        bench.fire_next_timer().expect("a timer").expect("fired");
+    }
+    let days = (bench.now.ms() - begun.ms()) / 86_400_000;
+    assert_eq!(days, 90);
 }

@@ -5,6 +5,7 @@
 mod delivery;
 mod driving;
 mod matching;
+mod media;
 mod money;
 mod people;
 mod telling;
