@@ -24,7 +24,6 @@ use roadcall::bus::{Bus, EVENTS, Headers, Outgoing};
 use roadcall::config::Config;
 use roadcall::event::{Id, Ts, ids};
 use roadcall::node::clock::Clock;
-use roadcall::node::registry;
 use roadcall::role::RoleName;
 
 /// A person at the machine, who may do what admins may.
