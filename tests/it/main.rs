@@ -45,5 +45,6 @@ mod switches;
 mod tidy;
 mod transfers;
 mod trouble;
+mod types;
 mod unanswered;
 mod vendors;
