@@ -28,7 +28,8 @@ pub(super) enum SiteVerb {
     /// Forget a depot: it may not come in any more; its events stay (changes data).
     Remove {
         /// The depot.
-        site: String,
+        #[arg(value_name = "SITE")]
+        depot: String,
         /// Really do it.
         #[arg(long)]
         yes: bool,
@@ -38,7 +39,8 @@ pub(super) enum SiteVerb {
 #[derive(Debug, Args)]
 pub(super) struct Add {
     /// The depot's name, `[a-z0-9-]{1,32}`.
-    site: String,
+    #[arg(value_name = "SITE")]
+    depot: String,
     /// Where its site file is written; `<site>.site.toml` else.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -66,10 +68,10 @@ pub(super) async fn site(connection: &Connection, verb: SiteVerb) -> Result<Exit
         SiteVerb::Remove { yes: false, .. } => {
             Err(Failure::usage("site remove cuts a depot off", "give --yes"))
         }
-        SiteVerb::Remove { site, .. } => {
+        SiteVerb::Remove { depot, .. } => {
             let bus = connect(&config, "roadcall-site").await?;
-            sites::remove(&bus, &config, &site).await?;
-            say(format_args!("{site} is cut off; its events stay here"))?;
+            sites::remove(&bus, &config, &depot).await?;
+            say(format_args!("{depot} is cut off; its events stay here"))?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -82,18 +84,18 @@ impl Add {
             false => self.hub_url.clone(),
         };
         self.check(config, &urls)?;
-        let known = config.depots.iter().find(|depot| depot.site == self.site);
+        let known = config.depots.iter().find(|depot| depot.site == self.depot);
         let depot = self.depot(known)?;
         depots::write(&config.site.state_dir, &depot).map_err(|error| {
-            let path = depots::file(&config.site.state_dir, &self.site);
+            let path = depots::file(&config.site.state_dir, &self.depot);
             Failure::other(format!("{}: {error}", path.display()), "")
         })?;
         // The depot's file is given away only when the hub's half of the link is there: see `bus::topology`.
         let bus = connect(config, "roadcall-site").await?;
-        wait_for(&bus, &self.site).await?;
+        wait_for(&bus, &self.depot).await?;
         let out = self
             .out
-            .unwrap_or_else(|| PathBuf::from(format!("{}.site.toml", self.site)));
+            .unwrap_or_else(|| PathBuf::from(format!("{}.site.toml", self.depot)));
         let text = site_file(&depot, &urls, config.site.profile);
         write_secret(&out, &text)
             .map_err(|error| Failure::other(format!("{}: {error}", out.display()), ""))?;
@@ -112,9 +114,9 @@ impl Add {
     }
 
     fn check(&self, config: &Config, urls: &[String]) -> Result<(), Failure> {
-        if Site::new(self.site.clone()).is_err() || self.site == config.site.id {
+        if Site::new(self.depot.clone()).is_err() || self.depot == config.site.id {
             return Err(Failure::usage(
-                &format!("'{}' is no name of a depot", self.site),
+                &format!("'{}' is no name of a depot", self.depot),
                 "choose a name like depot-a",
             ));
         }
@@ -130,7 +132,7 @@ impl Add {
                 "give --hub-url nats-leaf://host:port, or set broker.leaf_url",
             ));
         }
-        let own = format!("roadcall.{}.", self.site);
+        let own = format!("roadcall.{}.", self.depot);
         match self
             .down
             .iter()
@@ -155,7 +157,7 @@ impl Add {
             }
         };
         Ok(Depot {
-            site: self.site.clone(),
+            site: self.depot.clone(),
             password: match known {
                 Some(depot) => depot.password.clone(),
                 None => sites::password()?,
