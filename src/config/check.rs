@@ -175,13 +175,6 @@ impl Check<'_> {
                 self.refuse(key, "it is not of letters, digits and - alone", "");
             }
         }
-        if !is_hub && !broker.leaf_listen.is_empty() {
-            self.refuse(
-                "broker.leaf_listen",
-                "only the hub lets depots in",
-                "depots connect to it by hub.url",
-            );
-        }
         for (key, listen) in [
             ("broker.leaf_listen", &broker.leaf_listen),
             ("broker.cluster_listen", &broker.cluster_listen),

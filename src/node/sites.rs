@@ -57,7 +57,8 @@ pub fn broker_links(config: &Config) -> Links {
             },
             password: hub.password.clone(),
         }),
-        leaf_listen: listens(&broker.leaf_listen),
+        // Whoever asks another site as the hub does names that site, and is still on the hub.
+        leaf_listen: listens(&broker.leaf_listen).filter(|_| config.is_hub()),
         leafs: leafs(&config.depots),
         cluster: listens(&broker.cluster_listen).map(|listen| Cluster {
             server_name: broker.server_name.clone(),
