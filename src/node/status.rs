@@ -67,9 +67,22 @@ pub struct Status {
     /// Events that it has promised and that are not known to be in the archive; none from a role that is older than this.
     #[serde(default)]
     pub outbox: Option<u64>,
+    /// What it has published; none from a role that is older than this, and before its first start.
+    #[serde(default)]
+    pub made: Option<Made>,
     /// What its process counted since it started; none where nobody but the file answers.
     #[serde(default)]
     pub counts: Option<Counts>,
+}
+
+/// How many events a role has made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Made {
+    /// Which life of its database.
+    pub epoch: String,
+    /// The highest number that it gave out.
+    pub last: u64,
 }
 
 /// Which event is asked about: by id, or by its place where no id can be read from its body.
@@ -190,6 +203,7 @@ impl Database {
             waiting: backlog.rows,
             oldest_waiting_at: backlog.oldest_received_at_ms.map(Ts::from_ms),
             outbox: Some(reader.outbox_depth()?),
+            made: reader.made()?.map(|(epoch, last)| Made { epoch, last }),
             counts: self
                 .counts
                 .as_ref()

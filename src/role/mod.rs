@@ -32,7 +32,7 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::event::{Actor, DeadReason, Event, Id, Ts};
+use crate::event::{Actor, DeadReason, Event, Id, Producer, Ts};
 use crate::store::{self, Tx};
 use permission::{Caller, Permission, Scope};
 
@@ -213,6 +213,8 @@ pub struct Received {
     pub mode: Mode,
     /// Older than its rule's age where the rule says `escalate` (DOMAIN 4.1; 5.3 for match).
     pub too_old: bool,
+    /// Who made it, as its number says; nothing for a foreign one.
+    pub producer: Option<Producer>,
 }
 
 /// Why an event is handled now.

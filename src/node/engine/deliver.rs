@@ -17,9 +17,11 @@ use std::sync::Arc;
 use super::judge::Verdict;
 use super::{Engine, Incoming, StepOutput, millis};
 use crate::event::{
-    Count1, DeadLetterCreated, DeadReason, DecodeError, Event, Id, Key, Source, Text, Ts, ids,
+    Count1, DeadLetterCreated, DeadReason, DecodeError, Event, Id, Key, Producer, Source, Text, Ts,
+    ids,
 };
 use crate::node::letter::{Dead, Letter, entity_token};
+use crate::node::origin;
 use crate::role::{HandlerError, Input, Mode, Received};
 use crate::store::{
     self, Attempt, Class, Context, InboxRow, Origin, Outcome, Reach, Tx, WaitingRow, WaitingState,
@@ -118,6 +120,17 @@ impl Engine {
                 return self.bury(row, None, error.reason(), error.to_string(), now, output);
             }
         };
+        let own = self.store.options().site.clone();
+        if let Some(text) = origin::doubt(own.as_str(), &row.subject, &row.headers) {
+            return self.bury(
+                row,
+                Some(event),
+                DeadReason::InvalidEvent,
+                text,
+                now,
+                output,
+            );
+        }
         let (late, too_old) = match self.judge(event, mode, row.received_at_ms, now) {
             Verdict::Handle { late, too_old } => (late, too_old),
             Verdict::Filtered => {
@@ -135,6 +148,7 @@ impl Engine {
             event: Arc::clone(event),
             mode,
             too_old,
+            producer: Producer::of(&row.headers),
         };
         let result = self.run(context, &Input::Event(Box::new(received)), |_| Ok(()))?;
         match result {
