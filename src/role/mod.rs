@@ -483,7 +483,7 @@ pub fn refuse(tx: &mut Tx<'_>, rejection: &Rejection) -> Result<(), HandlerError
 }
 
 /// The error codes of DOMAIN 1.3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[allow(missing_docs)] // the names are DOMAIN 1.3's own
 pub enum Code {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::region::Regions;
@@ -55,8 +56,9 @@ struct Row {
 }
 
 /// One incident. Field names are those of `roadcall report incidents --json`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "IncidentFact")]
 pub(super) struct Incident {
     pub(super) incident_id: String,
     pub(super) driver_id: Option<String>,
