@@ -24,6 +24,7 @@ use serde_json::Value;
 
 use crate::bus::{AckToken, Delivery};
 use crate::event::{DecodeError, Event, Id, Ts, decode, ids};
+use crate::node::figures::RuleTally;
 use crate::node::transfer::IMPORTED;
 use crate::role::{Command, HandlerError, Input, Mode, Rejection, Role, Timer};
 use crate::routing::Routes;
@@ -198,6 +199,7 @@ pub struct Engine {
     ordered: bool,
     waits: bool,
     counts: Counts,
+    rules: RuleTally,
     upkeep: upkeep::Upkeep,
 }
 
@@ -220,6 +222,7 @@ impl Engine {
             settings,
             waits: true,
             counts: Counts::default(),
+            rules: RuleTally::default(),
             upkeep: upkeep::Upkeep::default(),
         }
     }
@@ -262,11 +265,13 @@ impl Engine {
         match result {
             Ok(()) => {
                 self.counts.steps += 1;
+                self.rules.keep();
                 Ok(output)
             }
             Err(error) => {
                 self.store.rollback();
                 self.counts = counts_before;
+                self.rules.undo();
                 Err(error)
             }
         }
