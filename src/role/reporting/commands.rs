@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::fact::{Incident, Window, incidents};
+use super::fact::{Facts, Incident, Listed, Window};
 use super::{export, kpi, vendor};
 use crate::event::{Actor, Id, IncidentType, Text, Ts};
 use crate::role::listing::{cursor, limit, next};
@@ -103,7 +103,9 @@ fn list(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     let asked: Asked = command.parse()?;
     let most = usize::try_from(limit(asked.limit)?).unwrap_or(usize::MAX);
     let (before_ms, before_id) = cursor(asked.cursor.as_deref())?;
-    let all = incidents(tx, &asked.window(command)?)?;
+    let window = asked.window(command)?;
+    // The counts are of all of them, whichever page is asked for.
+    let all = Facts::of(tx, &window)?.incidents()?;
     let (shown, cursor) = part(&all, most, (before_ms, &before_id), Incident::place);
     tx.reply(&IncidentsReport {
         items: shown.into_iter().cloned().collect(),

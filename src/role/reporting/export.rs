@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::commands::{bounded, part};
-use super::fact::{Incident, Payment, Window, incidents, payments};
+use super::fact::{Facts, Incident, Listed, Part, Window};
 use super::kpi::figures;
 use super::tally::Figure;
 use super::vendor::{VendorReport, vendors};
@@ -86,20 +86,26 @@ pub(super) fn export(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
     let most = usize::try_from(limit(asked.limit)?).unwrap_or(usize::MAX);
     let (before_ms, before_id) = cursor(asked.cursor.as_deref())?;
     let behind = (before_ms, before_id.as_str());
+    // One more than is shown says whether there are more.
+    let wanted = Part {
+        behind,
+        most: most + 1,
+    };
     let (columns, rows, cursor) = match asked.table {
         Table::Incidents => {
-            let all = incidents(tx, &window)?;
-            let (shown, next) = part(&all, most, behind, Incident::place);
+            let found = Facts::of(tx, &window)?.some_incidents(wanted)?;
+            let (shown, next) = part(&found, most, behind, Listed::place);
             let rows = shown.into_iter().map(incident_row).collect();
             (incident_columns(), rows, next)
         }
         Table::Payments => {
-            let all = payments(tx, &window)?;
-            let (shown, next) = part(&all, most, behind, Payment::place);
+            let found = Facts::of(tx, &window)?.some_payments(wanted)?;
+            let (shown, next) = part(&found, most, behind, Listed::place);
             let rows = shown.into_iter().map(row).collect();
             (payment_columns(), rows, next)
         }
         Table::Vendors => {
+            // Their figures are made of all facts of the window, whichever of them are shown.
             let all = vendors(tx, &window, None)?;
             let (shown, next) = part(&all, most, behind, VendorReport::place);
             let rows = shown.into_iter().map(vendor_row).collect();
