@@ -326,7 +326,7 @@ fn many() -> Vec<Event> {
         events.push(event(
             "payment",
             "PaymentCreated",
-            payment,
+            incident,
             1,
             seconds,
             detail,
