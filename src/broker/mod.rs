@@ -2,22 +2,29 @@
 
 pub mod durability;
 mod leftover;
+mod links;
 pub mod monitor;
+mod settings;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
+pub use links::{Cluster, Leaf, Links, Remote};
+use settings::Listening;
+
 /// Oldest nats-server that one site runs on.
 pub const FLOOR: (u32, u32, u32) = (2, 10, 25);
-/// From which version the flags of BROKER 0 A are known.
-const FEATURE_FLAGS: (u32, u32, u32) = (2, 15, 0);
+/// Oldest nats-server that links sites: durable sourcing, and acks and replies that name their site (BROKER 0 A, C).
+pub const LINK_FLOOR: (u32, u32, u32) = (2, 15, 1);
 /// How long a start may take.
 const START_MAX: Duration = Duration::from_secs(30);
 
@@ -36,6 +43,14 @@ pub enum Error {
         path: PathBuf,
         /// The system's words.
         message: String,
+    },
+    /// Good for one site, not for links to others.
+    #[error(
+        "nats-server {found} can't link sites, 2.15.1 or newer is needed where hub.url or broker.leaf_listen is set"
+    )]
+    TooOldForLinks {
+        /// Its version.
+        found: String,
     },
     /// Below the floor.
     #[error("nats-server {found} at {} is too old, 2.10.25 or newer is needed", path.display())]
@@ -83,6 +98,8 @@ pub struct Options {
     pub max_file_store_bytes: u64,
     /// Where its monitoring listens, `http://host:port`; empty picks a free port of this machine.
     pub monitor_url: String,
+    /// Its links to other brokers.
+    pub links: Links,
 }
 
 /// A running, supervised nats-server.
@@ -92,11 +109,40 @@ pub struct Running {
     pub url: String,
     /// Its version.
     pub version: String,
+    settings: settings::Settings,
+    /// The server's process, 0 while there is none.
+    child: Arc<AtomicI32>,
     stop: CancellationToken,
     watcher: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
+    /// Where its monitoring answers, `http://host:port`.
+    #[must_use]
+    pub fn monitor_url(&self) -> String {
+        let (host, port) = &self.settings.listening.monitor;
+        format!("http://{host}:{port}")
+    }
+
+    /// Gives it other links, without a restart: new depots may connect, removed ones are cut off. Does nothing where the links
+    /// are these already.
+    ///
+    /// # Errors
+    /// The server's configuration can't be written.
+    pub fn relink(&mut self, links: Links) -> Result<bool, Error> {
+        if self.settings.options.links == links {
+            return Ok(false);
+        }
+        self.settings.options.links = links;
+        self.settings.write()?;
+        // A server that is being started again reads the file anyway.
+        let child = Pid::from_raw(self.child.load(Ordering::Acquire));
+        if let Some(Err(error)) = child.map(|pid| kill_process(pid, Signal::HUP)) {
+            tracing::warn!(%error, "nats-server was not told to read its configuration");
+        }
+        Ok(true)
+    }
+
     /// Stops it and waits for its end.
     pub async fn shutdown(mut self) {
         self.stop().await;
@@ -118,6 +164,9 @@ impl Running {
 /// See [`Error`].
 pub async fn start(options: Options) -> Result<Running, Error> {
     let (binary, version) = probe(&options).await?;
+    if options.links.any() && numbers(&version) < LINK_FLOOR {
+        return Err(Error::TooOldForLinks { found: version });
+    }
     let (host, port) = pick_port(&options.listen).await?;
     let monitor = match options.monitor_url.as_str() {
         "" => pick_port("127.0.0.1:0").await?,
@@ -131,11 +180,20 @@ pub async fn start(options: Options) -> Result<Running, Error> {
     let lock = leftover::lock(&options.store_dir)?;
     let config = options.store_dir.join("nats-server.conf");
     leftover::end(&options.store_dir, &config).await;
-    std::fs::write(
-        &config,
-        config_text(&options, &host, port, &monitor, numbers(&version)),
-    )
-    .map_err(|error| fail(&config, error))?;
+    settings::adopt_store(&options.store_dir).map_err(|error| fail(&options.store_dir, error))?;
+    let listening = Listening {
+        host,
+        port,
+        monitor,
+        version: numbers(&version),
+    };
+    let url = format!("nats://{}:{}", listening.host, listening.port);
+    let settings = settings::Settings {
+        options,
+        listening,
+        file: config.clone(),
+    };
+    settings.write()?;
     let last_words = LastWords::default();
     let child = spawn(&binary, &config, &last_words)?;
     let stop = CancellationToken::new();
@@ -144,14 +202,18 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         config,
         child,
         last_words,
+        pid: Arc::default(),
         stop: stop.clone(),
         _lock: lock,
     };
-    watched.wait_ready(&monitor).await?;
+    watched.wait_ready(&settings.listening.monitor).await?;
+    let child = watched.pid();
     let watcher = tokio::spawn(async move { watched.watch().await });
     Ok(Running {
-        url: format!("nats://{host}:{port}"),
+        url,
         version,
+        settings,
+        child,
         stop,
         watcher,
     })
@@ -277,36 +339,6 @@ async fn pick_port(listen: &str) -> Result<(String, u16), Error> {
     ))
 }
 
-fn config_text(
-    options: &Options,
-    host: &str,
-    port: u16,
-    (monitor_host, monitor_port): &(String, u16),
-    version: (u32, u32, u32),
-) -> String {
-    let Options {
-        site,
-        store_dir,
-        sync_interval,
-        max_file_store_bytes,
-        ..
-    } = options;
-    // Both keep one site's acks and replies apart from another's (BROKER 0 A).
-    let flags = if version >= FEATURE_FLAGS {
-        "feature_flags { js_ack_fc_v2: true, js_api_reply_v2: true }\n"
-    } else {
-        ""
-    };
-    format!(
-        "# Written by roadcall at each start; changes here are lost.\nserver_name: {site}\nlisten: \"{host}:{port}\"\n\
-         http: \"{monitor_host}:{monitor_port}\"\npid_file: \"{}\"\nping_interval: \"10s\"\nping_max: 2\nmax_payload: 1MB\n{flags}\
-         jetstream {{ store_dir: \"{}\", domain: \"{site}\", sync_interval: \"{sync_interval}\", \
-         max_file_store: {max_file_store_bytes} }}\n",
-        store_dir.join(leftover::PID_FILE).display(),
-        store_dir.display()
-    )
-}
-
 /// The last fatal line that the server wrote: what a person wants to know when it does not start.
 #[derive(Debug, Clone, Default)]
 struct LastWords(Arc<Mutex<Option<String>>>);
@@ -367,12 +399,25 @@ struct Watched {
     config: PathBuf,
     child: Child,
     last_words: LastWords,
+    /// The process id of `child`, for those who only send it a signal.
+    pid: Arc<AtomicI32>,
     stop: CancellationToken,
     /// Held until the server has ended.
     _lock: std::fs::File,
 }
 
 impl Watched {
+    /// Where the server's process id is, 0 while there is none.
+    fn pid(&self) -> Arc<AtomicI32> {
+        self.note_pid();
+        Arc::clone(&self.pid)
+    }
+
+    fn note_pid(&self) {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
+        self.pid.store(pid.unwrap_or(0), Ordering::Release);
+    }
+
     async fn wait_ready(&mut self, monitor: &(String, u16)) -> Result<(), Error> {
         let started = tokio::time::timeout(START_MAX, async {
             loop {
@@ -403,13 +448,17 @@ impl Watched {
                 () = self.stop.cancelled() => break,
                 status = self.child.wait() => {
                     let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+                    self.pid.store(0, Ordering::Release);
                     tracing::error!(status, "nats-server ended, it is started again");
                 }
             }
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(Duration::from_secs(10));
             match spawn(&self.binary, &self.config, &self.last_words) {
-                Ok(child) => self.child = child,
+                Ok(child) => {
+                    self.child = child;
+                    self.note_pid();
+                }
                 Err(error) => tracing::error!(%error, "nats-server can't be started again"),
             }
         }
@@ -417,10 +466,10 @@ impl Watched {
             .child
             .id()
             .and_then(|pid| i32::try_from(pid).ok())
-            .and_then(rustix::process::Pid::from_raw)
+            .and_then(Pid::from_raw)
         {
             // It may have ended by itself meanwhile.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let _ = kill_process(pid, Signal::TERM);
         }
         if tokio::time::timeout(Duration::from_secs(10), self.child.wait())
             .await

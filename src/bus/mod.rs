@@ -5,6 +5,7 @@
 //! `async_nats`; nothing here knows a store, a role or the engine.
 
 pub mod jetstream;
+pub mod links;
 pub mod memory;
 pub mod topology;
 

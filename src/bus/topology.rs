@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::jetstream::JetStream;
+use super::links::{Link, peer_of};
 use super::{ADVISORIES, ADVISORY_QUEUE, CARRY, DEDUP_WINDOW, DLQ, EVENTS, Error};
 
 /// What a site should have.
@@ -23,6 +24,8 @@ pub struct Desired {
     pub replicas: u32,
     /// The queues of the site's roles.
     pub queues: Vec<QueueSpec>,
+    /// The links to other sites.
+    pub links: Vec<Link>,
 }
 
 /// How long what was carried in is kept where it came in: the archive takes it at once, and an import that broke off looks
@@ -114,11 +117,14 @@ impl Desired {
             json!([format!("roadcall.{}.>", self.site)]),
             nanos(self.archive_max_age),
         );
+        let carried = json!({ "name": CARRY, "subject_transforms": [{ "src": "carry.>", "dest": "roadcall.>" }] });
+        let linked = self.links.iter().map(|link| link.source(&self.site));
+        let sources: Vec<Value> = std::iter::once(carried).chain(linked).collect();
         merge(
             &mut events,
             &json!({
                 "discard": "new", "deny_delete": true, "deny_purge": true, "allow_atomic": true, "compression": "s2",
-                "sources": [{ "name": CARRY, "subject_transforms": [{ "src": "carry.>", "dest": "roadcall.>" }] }],
+                "sources": sources,
                 "max_bytes": self.archive_max_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
             }),
         );
@@ -172,7 +178,14 @@ impl Desired {
             "ack_policy": "explicit", "ack_wait": nanos(Duration::from_secs(30)), "max_deliver": -1,
             "replay_policy": "instant", "max_ack_pending": 1000,
         });
-        queues
+        let links = self.links.iter().map(|link| {
+            let config = link.given(&self.site, self.replicas);
+            (link.consumer(), EVENTS, config)
+        });
+        // First, and before the peer knows of the link: what a clustered hub's consumer delivers while its peer's source is
+        // still being set up is lost to that peer (docs/sites.md).
+        links
+            .chain(queues)
             .chain([(ADVISORY_QUEUE.to_owned(), ADVISORIES, advisories)])
             .collect()
     }
@@ -258,15 +271,14 @@ fn with_other_sources(wanted: &Value, found: &Value) -> Value {
         return wanted;
     };
     let there = found["sources"].as_array().cloned().unwrap_or_default();
-    let named =
-        |list: &[Value], name: &Value| list.iter().find(|one| one["name"] == *name).cloned();
+    // Links read streams of the same name at different sites.
+    let same = |a: &Value, b: &Value| a["name"] == b["name"] && peer_of(a) == peer_of(b);
+    let find = |list: &[Value], one: &Value| list.iter().find(|other| same(other, one)).cloned();
     let mut sources: Vec<Value> = there
         .iter()
-        .map(|source| named(&ours, &source["name"]).unwrap_or_else(|| source.clone()))
+        .map(|source| find(&ours, source).unwrap_or_else(|| source.clone()))
         .collect();
-    let more = ours
-        .iter()
-        .filter(|ours| named(&there, &ours["name"]).is_none());
+    let more = ours.iter().filter(|ours| find(&there, ours).is_none());
     sources.extend(more.cloned());
     wanted["sources"] = Value::Array(sources);
     wanted
@@ -347,6 +359,11 @@ fn consumer_change(name: &str, stream: &str, wanted: &Value, found: &Value) -> O
         (
             Class::Recreate,
             "; the ack policy is fixed when a consumer is made",
+        )
+    } else if widened && wanted["ack_policy"] == "flow_control" {
+        (
+            Class::Safe,
+            "; the peer gets what only the new filters let through from now on",
         )
     } else if widened {
         (

@@ -78,6 +78,11 @@ impl Client {
         }
     }
 
+    /// The same, for a site with so much to do that a reply may take so long.
+    pub(super) fn waiting(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
     /// The same connection as somebody else.
     pub(super) fn acting(&self, actor: &str) -> Self {
         Self {

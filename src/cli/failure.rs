@@ -174,6 +174,10 @@ fn broker_line(error: &broker::Error) -> Line {
             C::BrokerTooOld,
             "set broker.binary to a newer one, for example the one that make broker fetches",
         ),
+        E::TooOldForLinks { .. } => (
+            C::BrokerTooOld,
+            "set broker.binary to a newer one, or let the site stand alone",
+        ),
         E::Directory { .. } => (
             C::BrokerDirectory,
             "make it writable for this user, or set broker.store_dir or site.state_dir",
@@ -259,6 +263,15 @@ fn store_line(error: &store::Error) -> Line {
 impl From<bus::Error> for Failure {
     fn from(error: bus::Error) -> Self {
         Self::Bus(error)
+    }
+}
+
+impl From<node::sites::Error> for Failure {
+    fn from(error: node::sites::Error) -> Self {
+        match error {
+            node::sites::Error::Bus(error) => Self::Bus(error),
+            other => Self::other(other.to_string(), ""),
+        }
     }
 }
 

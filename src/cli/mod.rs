@@ -34,6 +34,7 @@ mod report;
 mod rule;
 mod run;
 mod setting;
+mod site;
 mod topology;
 mod tracking;
 mod vendor;
@@ -169,6 +170,9 @@ enum Command {
     /// Find, upload and remove knowledge documents.
     #[command(subcommand)]
     Kb(kb::KbVerb),
+    /// Let depots in, look at them, remove them.
+    #[command(subcommand)]
+    Site(site::SiteVerb),
     /// Look at queues, or give one to another database.
     #[command(subcommand)]
     Queue(queue::QueueVerb),
@@ -277,6 +281,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Auth(verb) => auth::auth(&connection, verb).await,
             Command::Payment(verb) => payment::payment(&connection, verb).await,
             Command::Kb(verb) => kb::kb(&connection, verb).await,
+            Command::Site(verb) => site::site(&connection, verb).await,
             Command::Queue(verb) => queue::queue(&connection, &verb).await,
             Command::Dlq(verb) => dlq::dlq(&connection, verb).await,
             Command::Archive(verb) => archive::archive(&connection, verb).await,

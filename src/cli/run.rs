@@ -17,10 +17,14 @@ use crate::gateway::Gateway;
 use crate::node::clock::Clock;
 use crate::node::preflight::{guard_archive, sync};
 use crate::node::run::{Node, desired, routes, settle_topology};
+use crate::node::sites::{self, Depots};
 use crate::role::RoleName;
 
 /// How often rules that wait for `topology apply` are held against the server.
 const LOOK_FOR_TOPOLOGY: Duration = Duration::from_secs(2);
+
+/// How often the hub looks whether depots were added or removed.
+const LOOK_FOR_DEPOTS: Duration = Duration::from_secs(1);
 
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
@@ -102,6 +106,7 @@ pub(super) fn broker_options(config: &Config) -> broker::Options {
         sync_interval: config.broker.sync_interval.clone(),
         max_file_store_bytes: config.broker.max_file_store.0,
         monitor_url: config.broker.monitor_url.clone(),
+        links: sites::broker_links(config),
     }
 }
 
@@ -119,7 +124,7 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
         // From here on: a SIGHUP that comes while starting would end the process else.
         let hangup = on(SignalKind::hangup())?;
         let embedded = wanted.embedded(&config);
-        let broker = if embedded {
+        let mut broker = if embedded {
             let running = broker::start(broker_options(&config)).await?;
             config.bus.url.clone_from(&running.url);
             tracing::info!(url = running.url, version = running.version, "broker ready");
@@ -132,7 +137,7 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
         let result = match start(&config, &wanted, names, embedded).await {
             Ok(running) => {
                 say_ready(&config, &wanted, started);
-                serve(running, &config, reloader, hangup).await
+                serve(running, broker.as_mut(), &config, reloader, hangup).await
             }
             Err(failure) => Err(failure),
         };
@@ -180,6 +185,8 @@ pub(super) fn topology_roles(config: &Config) -> Result<Vec<RoleName>, Failure> 
 struct Running {
     node: Option<Node>,
     gateway: Option<Gateway>,
+    /// What the broker of this process lets in.
+    depots: Option<Depots>,
 }
 
 /// Connects and starts what is wanted; a process that only runs the broker has no node.
@@ -190,6 +197,7 @@ async fn start(
     embedded: bool,
 ) -> Result<Running, Failure> {
     let bus = connect(config, &format!("roadcall-{}", names.join("-"))).await?;
+    let depots = (embedded && config.is_hub()).then(|| Depots::new(bus.clone(), config));
     if !wanted.broker_only {
         let node = Node::start(bus.clone(), config, &wanted.roles, embedded).await?;
         // Behind the roles of the same process: they answer from its first request on.
@@ -200,12 +208,16 @@ async fn start(
         return Ok(Running {
             node: Some(node),
             gateway,
+            depots,
         });
     }
     let desired = desired(config, &routes(config)?, &topology_roles(config)?);
     guard_archive(&bus, config).await?;
     settle_topology(&bus, &desired, true).await?;
-    Ok(Running::default())
+    Ok(Running {
+        depots,
+        ..Running::default()
+    })
 }
 
 fn say_ready(config: &Config, wanted: &Wanted, started: Ts) {
@@ -225,11 +237,16 @@ fn say_ready(config: &Config, wanted: &Wanted, started: Ts) {
 /// Until a signal or a role ends it.
 async fn serve(
     running: Running,
+    mut broker: Option<&mut broker::Running>,
     config: &Config,
     mut reloader: Reloader,
     mut hangup: Signal,
 ) -> Result<ExitCode, Failure> {
-    let Running { node, gateway } = running;
+    let Running {
+        node,
+        gateway,
+        mut depots,
+    } = running;
     let stop = node
         .as_ref()
         .map(|node| node.stop.clone())
@@ -251,6 +268,15 @@ async fn serve(
             }
             () = outdated.notified() => {
                 reloader.look_again();
+                continue;
+            }
+            () = tokio::time::sleep(LOOK_FOR_DEPOTS), if depots.is_some() => {
+                if let (Some(depots), Some(broker)) = (&mut depots, broker.as_deref_mut()) {
+                    depots.look(broker).await;
+                }
+                if let Some(node) = node.as_ref().filter(|_| reloader.waits()) {
+                    reloader.take_waiting(node).await;
+                }
                 continue;
             }
             () = tokio::time::sleep(LOOK_FOR_TOPOLOGY), if reloader.waits() => {

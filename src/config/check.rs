@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::units::Span;
-use super::{Config, Payments, Problem, ProcessorName, Telephony};
+use super::{BrokerMode, Config, Payments, Problem, ProcessorName, Telephony};
 use crate::event::{Priority, Site};
 use crate::routing::parse_duration;
 
@@ -48,6 +48,7 @@ impl Check<'_> {
     /// Everything.
     pub(super) fn all(&mut self, config: &Config) {
         self.site_and_broker(config);
+        self.links(config);
         self.engine(config);
         self.matching(config);
         self.sla(config);
@@ -127,6 +128,80 @@ impl Check<'_> {
                 "archive.replicas",
                 format!("{} is not 1, 3 or 5", config.archive.replicas),
                 "1 except on a clustered hub",
+            );
+        }
+    }
+
+    /// A depot's way to the hub, and the hub's doors.
+    fn links(&mut self, config: &Config) {
+        let (hub, broker) = (&config.hub, &config.broker);
+        let is_hub = config.site.id == "hub";
+        let ours = hub.url.iter().map(|url| ("hub.url", url));
+        let depots = broker.leaf_url.iter().map(|url| ("broker.leaf_url", url));
+        for (key, url) in ours.chain(depots) {
+            let address = url
+                .strip_prefix("nats-leaf://")
+                .and_then(|rest| rest.rsplit_once(':'));
+            if !address.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+            {
+                self.refuse(
+                    key,
+                    format!("'{url}' is not nats-leaf://host:port"),
+                    "write it like nats-leaf://hub.example:7422",
+                );
+            }
+        }
+        if is_hub && !hub.url.is_empty() {
+            self.refuse(
+                "hub.url",
+                "the hub has no hub above it",
+                "give site.id this depot's name",
+            );
+        }
+        if !hub.url.is_empty() && hub.password.is_empty() {
+            self.refuse(
+                "hub.password",
+                "a depot that has a hub.url needs it",
+                "roadcall site add makes it",
+            );
+        }
+        let words = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        for (key, text) in [
+            ("hub.user", &hub.user),
+            ("hub.password", &hub.password),
+            ("broker.server_name", &broker.server_name),
+        ] {
+            if !words(text) {
+                self.refuse(key, "it is not of letters, digits and - alone", "");
+            }
+        }
+        for (key, listen) in [
+            ("broker.leaf_listen", &broker.leaf_listen),
+            ("broker.cluster_listen", &broker.cluster_listen),
+        ] {
+            let port = listen.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+            if !listen.is_empty() && !matches!(port, Some(Ok(1..))) {
+                self.refuse(
+                    key,
+                    format!("'{listen}' is not host:port"),
+                    "write it like 0.0.0.0:7422",
+                );
+            }
+        }
+        let single = broker.cluster_listen.is_empty();
+        if single != broker.cluster_routes.is_empty() || (!single && broker.server_name.is_empty())
+        {
+            self.refuse(
+                "broker.cluster_listen",
+                "a server of a cluster has broker.cluster_listen, broker.cluster_routes and broker.server_name",
+                "set all three, or none",
+            );
+        }
+        if single && config.archive.replicas > 1 && config.broker.mode == BrokerMode::Embedded {
+            self.refuse(
+                "archive.replicas",
+                format!("{} copies need a cluster", config.archive.replicas),
+                "set broker.cluster_listen, or 1",
             );
         }
     }

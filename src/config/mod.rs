@@ -2,6 +2,7 @@
 //! (DESIGN 11). Only this room reads the environment.
 
 mod check;
+pub mod depots;
 mod layers;
 mod live;
 mod matching;
@@ -85,6 +86,7 @@ impl Loaded {
             site,
             bus,
             broker,
+            hub,
             engine,
             archive,
             dlq,
@@ -107,6 +109,17 @@ impl Loaded {
         };
         check.all(&config);
         problems.extend(check.problems);
+        if config.is_hub() {
+            match depots::read(&config.site.state_dir) {
+                Ok(found) => config.depots = found,
+                Err((path, why)) => problems.push(Problem {
+                    key: "site".to_owned(),
+                    origin: path.display().to_string(),
+                    message: why,
+                    help: Some("roadcall site add makes such files".to_owned()),
+                }),
+            }
+        }
         name_defaults(&mut problems, &defaults);
         if !problems.is_empty() {
             return Err(problems);
@@ -260,6 +273,12 @@ impl Config {
         self.archive.max_age.0
     }
 
+    /// Whether this is the site that depots hang on.
+    #[must_use]
+    pub fn is_hub(&self) -> bool {
+        self.site.id == "hub"
+    }
+
     /// Where the embedded broker keeps its streams.
     #[must_use]
     pub fn broker_store_dir(&self) -> PathBuf {
@@ -284,6 +303,7 @@ fn whole_secret(key: &str) -> bool {
         ".sms_token",
         ".smtp_password",
         ".push_secret",
+        "hub.password",
     ]
     .iter()
     .any(|name| key.ends_with(name))

@@ -7,6 +7,7 @@ use figment::value::{Dict, Value};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::depots::Depot;
 use super::matching::{MatchingSection, Pricing, Sla};
 use super::notifications::Notifications;
 use super::payments::Payments;
@@ -22,6 +23,7 @@ pub struct Config {
     pub site: Site,
     pub bus: Bus,
     pub broker: Broker,
+    pub hub: Hub,
     pub engine: Engine,
     pub archive: Archive,
     pub dlq: Dlq,
@@ -37,6 +39,9 @@ pub struct Config {
     pub audit: Audit,
     pub telephony: Telephony,
     pub log: Log,
+    /// The depots of a hub, from their own files.
+    #[serde(skip)]
+    pub depots: Vec<Depot>,
 }
 
 /// Which site this is and what it runs.
@@ -150,6 +155,37 @@ pub struct Broker {
     pub monitor_url: String,
     /// How much disk its streams may use.
     pub max_file_store: Size,
+    /// At the hub: where the brokers of depots connect, `host:port`; empty for no depots.
+    pub leaf_listen: String,
+    /// At the hub: how depots reach it, `nats-leaf://host:port`; what `roadcall site add` tells them.
+    pub leaf_url: Vec<String>,
+    /// Its name among the servers of a hub that is a cluster; else the site's.
+    pub server_name: String,
+    /// Where the other servers of the cluster connect, `host:port`; empty for a single server.
+    pub cluster_listen: String,
+    /// All servers of the cluster, `nats://host:port`.
+    pub cluster_routes: Vec<String>,
+}
+
+/// The hub, as a depot sees it. A site without `hub.url` stands alone, or is the hub.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Hub {
+    /// `nats-leaf://host:port`, one for each server of the hub.
+    pub url: Vec<String>,
+    /// This depot's user there; else the site's name.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub")
+            .field("url", &self.url)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
 }
 
 /// See [`Broker::mode`].
@@ -172,6 +208,11 @@ impl Default for Broker {
             sync_interval: "always".to_owned(),
             monitor_url: String::new(),
             max_file_store: Size(10 << 30),
+            leaf_listen: String::new(),
+            leaf_url: Vec::new(),
+            server_name: String::new(),
+            cluster_listen: String::new(),
+            cluster_routes: Vec::new(),
         }
     }
 }

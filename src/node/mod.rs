@@ -34,6 +34,7 @@ pub mod relay;
 mod reload;
 pub mod replay;
 pub mod run;
+pub mod sites;
 mod started;
 pub mod status;
 pub mod story;

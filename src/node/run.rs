@@ -17,6 +17,7 @@ use super::started::{Started, start_role};
 use super::switches::{self, Rules, Watch};
 use crate::bus;
 use crate::bus::jetstream::JetStream;
+use crate::bus::links::Link;
 use crate::bus::topology::{self, Change, Class, Desired, QueueSpec};
 use crate::config::Config;
 use crate::event::{Actor, Id, Ts};
@@ -117,6 +118,16 @@ pub fn routes(config: &Config) -> Result<Routes, Error> {
     Routes::parse(&text).map_err(|error| fail(error.to_string()))
 }
 
+/// The links of a site: a depot's to the hub, the hub's to its depots.
+fn links(config: &Config) -> Vec<Link> {
+    let depots = config.depots.iter().map(|depot| Link {
+        peer: depot.site.clone(),
+        gives: depot.down.clone(),
+    });
+    let up = (!config.hub.url.is_empty()).then(|| Link::up(&config.site.id));
+    up.into_iter().chain(depots).collect()
+}
+
 /// What the broker should have for `roles`. A target whose role is not listed is left out.
 #[must_use]
 pub fn desired(config: &Config, routes: &Routes, roles: &[RoleName]) -> Desired {
@@ -138,6 +149,7 @@ pub fn desired(config: &Config, routes: &Routes, roles: &[RoleName]) -> Desired 
         letter_max_age: config.dlq.max_age.0,
         replicas: config.archive.replicas,
         queues: queues.filter(|queue| !queue.filters.is_empty()).collect(),
+        links: links(config),
     }
 }
 

@@ -46,5 +46,6 @@ mod switches;
 mod tidy;
 mod transfers;
 mod trouble;
+mod types;
 mod unanswered;
 mod vendors;

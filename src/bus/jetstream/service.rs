@@ -161,10 +161,17 @@ impl JetStream {
         for (name, value) in &headers.0 {
             map.append(name.as_str(), value.as_str());
         }
-        let request = async_nats::Request::new()
+        let mut request = async_nats::Request::new()
             .headers(map)
             .payload(body.into())
             .timeout(Some(timeout));
+        // A depot may answer across its link under a subject that names it, and under no other (BROKER 1).
+        if site != super::super::links::HUB {
+            request = request.inbox(format!(
+                "rc.reply.{site}.{}",
+                self.inner.client.new_inbox().replace('.', "-")
+            ));
+        }
         let reply = self
             .inner
             .client

@@ -1,6 +1,7 @@
 //! `roadcall demo`: a whole site on a broker of its own, and incidents driven through it, from the phone call to a closed
 //! file, by the commands that apps use.
 
+mod crowd;
 mod phone;
 mod show;
 mod story;
@@ -13,12 +14,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::Args;
-use futures::{StreamExt, TryStreamExt};
 use serde_json::json;
 
+pub(super) use self::crowd::{Waits, drive};
 use self::phone::Line;
 use self::show::Show;
-use self::story::{DISTRICTS, Story, back_office, story, until};
+use self::story::{Script, Story, back_office, until};
 use self::tally::{Told, kpis, told};
 use super::Connection;
 use super::client::{Client, connect};
@@ -31,13 +32,14 @@ use crate::bus::jetstream::JetStream;
 use crate::bus::{Bus, DLQ, EVENTS};
 use crate::config::Config;
 use crate::event::Point;
-use crate::node::clock::Clock;
-use crate::node::latency::Latency;
 use crate::node::run::Node;
 use crate::role::RoleName;
 
 /// A real drive, for those who name no other.
 const TRACE: &str = include_str!("../../../tests/data/traces/car-round-trip.csv");
+
+/// How long anything of an incident that is waited for may take on a site with little to do.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 pub(super) struct Demo {
@@ -119,9 +121,16 @@ impl Demo {
             Show::new(json, self.incidents).run(bus.clone(), move || shown_to.get().copied());
         let show = tokio::spawn(show);
         let office = back_office(&client).await?;
-        let stories = (0..self.incidents).map(|n| story(client.clone(), line, n, trace, self.pace));
+        let script = Script {
+            client: client.clone(),
+            line,
+            trace,
+            pace: self.pace,
+            patience: PATIENCE,
+        };
+        let stories = (0..self.incidents).map(async |n| script.play(script.cast(n).await?).await);
         let ended = futures::future::try_join_all(stories).await?;
-        settle(&bus).await?;
+        settle(&bus, PATIENCE).await?;
         let mut people = vec![office];
         people.extend(ended.iter().flat_map(|story| story.people.clone()));
         let told = told(&client, &people, json).await?;
@@ -138,44 +147,6 @@ impl Demo {
     }
 }
 
-/// What driving incidents came to.
-pub(super) struct Driven {
-    /// How many had a vendor on the spot in the end.
-    pub arrived: usize,
-    /// From the first vendor's registration to the last arrival.
-    pub took: Duration,
-    /// From the archive to the committed outcome.
-    pub latency: Latency,
-}
-
-/// Runs a site on the broker of `config`, drives incidents through it, [`DISTRICTS`] at once, and shows nothing: for
-/// `roadcall bench`.
-pub(super) async fn drive(config: &Config, incidents: u32, pace: f64) -> Result<Driven, Failure> {
-    let mut config = config.clone();
-    let line = Line::connect(&mut config)?;
-    let config = &config;
-    let trace = parse_trace(TRACE).map_err(|error| Failure::other(error, ""))?;
-    let bus = connect(config, "roadcall-bench").await?;
-    let node = Node::start(bus.clone(), config, &RoleName::BUILT, true).await?;
-    let apps = connect(config, "roadcall-bench-apps").await?;
-    let client = Client::new(apps, &config.site.id, "operator:bench");
-    back_office(&client).await?;
-    let started = Clock.now();
-    let stories = (0..incidents).map(|n| story(client.clone(), &line, n, &trace, pace));
-    // In order, so that of those on their way no two are in one district.
-    let ended = futures::stream::iter(stories).buffered(DISTRICTS as usize);
-    let ended: Vec<Story> = ended.try_collect().await?;
-    let took = Clock.since(started);
-    settle(&bus).await?;
-    let driven = Driven {
-        arrived: ended.iter().filter(|story| story.arrived).count(),
-        took,
-        latency: node.latency(),
-    };
-    node.shutdown(Duration::from_secs(10)).await?;
-    Ok(driven)
-}
-
 fn names() -> String {
     RoleName::BUILT
         .iter()
@@ -185,8 +156,8 @@ fn names() -> String {
 }
 
 /// Waits until every queue is empty.
-async fn settle(bus: &JetStream) -> Result<(), Failure> {
-    until("the queues to empty", || async {
+async fn settle(bus: &JetStream, patience: Duration) -> Result<(), Failure> {
+    until(patience, "the end of the queues", || async {
         for queue in RoleName::BUILT.iter().filter_map(|role| role.queue()) {
             let state = bus.queue(queue).await?;
             if state.pending + state.ack_pending > 0 {
@@ -228,7 +199,7 @@ async fn summary(
         for story in stories.iter().filter(|story| !story.closed) {
             say(format_args!(
                 "incident {} did not end as it should",
-                story.incident + 1
+                story.number + 1
             ))?;
         }
     }

@@ -1,6 +1,7 @@
 //! The call for help: the phone provider's signed webhooks, and what it gathers while the driver is on the line.
 
 use std::path::Path;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -21,6 +22,18 @@ pub(super) struct Line {
     secret: String,
 }
 
+/// A call for help.
+pub(super) struct Call<'a> {
+    /// Which of the run's it is, from 0.
+    pub n: u32,
+    /// The driver's account.
+    pub driver: &'a str,
+    /// The number that he calls from.
+    pub phone: &'a str,
+    /// Where he stands.
+    pub place: Point,
+}
+
 impl Line {
     /// With the secret that `config` names; where it names none, with a new one in the state directory.
     pub(super) fn connect(config: &mut Config) -> Result<Self, Failure> {
@@ -38,16 +51,20 @@ impl Line {
         Ok(Self { secret })
     }
 
-    /// The driver `driver` calls from `phone` and presses 1 for a tire, the provider learns where he stands, the call
-    /// ends, its transcript comes. Gives the incident.
+    /// He calls and presses 1 for a tire, the provider learns where he stands, the call ends, its transcript comes. Gives the
+    /// incident.
     pub(super) async fn breakdown(
         &self,
         client: &Client,
-        n: u32,
-        driver: &str,
-        phone: &str,
-        place: Point,
+        call: &Call<'_>,
+        patience: Duration,
     ) -> Result<Value, Failure> {
+        let Call {
+            n,
+            driver,
+            phone,
+            place,
+        } = call;
         let provider = client.acting("provider:calls");
         let id = format!("demo-call-{n}");
         let began = Clock.now();
@@ -70,7 +87,7 @@ impl Line {
         self.tell(&provider, &id, "transcript.received", &transcript)
             .await?;
         let of_call = json!({ "callId": call });
-        until("the call's incident", || async {
+        until(patience, "the call's incident", || async {
             let now = client.call("call.get", &of_call).await?;
             Ok(now
                 .get("incidentId")

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::PATIENCE;
 use super::story::until;
 use crate::cli::client::Client;
 use crate::cli::failure::Failure;
@@ -24,7 +25,7 @@ pub(super) async fn told(client: &Client, people: &[String], json: bool) -> Resu
         unsent: 0,
     };
     for person in people {
-        let items = until("the messages to be sent", || async {
+        let items = until(PATIENCE, "the end of a message", || async {
             let items = log(client, person).await?;
             let under_way = items.iter().any(|item| item["status"] == "pending");
             Ok((!under_way).then_some(items))

@@ -263,6 +263,7 @@ async fn make_topology(bus: &JetStream) -> Result<(), Error> {
             queue(RoleName::Match, BACKLOG),
             queue(RoleName::Tracking, STEADY),
         ],
+        links: Vec::new(),
     };
     for change in topology::plan(bus, &desired).await? {
         topology::apply(bus, &change).await?;

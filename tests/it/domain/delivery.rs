@@ -10,50 +10,14 @@ use serde_json::{Value, json};
 use super::money::bill;
 use super::*;
 use crate::support::processes::Processes;
+use crate::support::unfixed;
 use roadcall::bus::DLQ;
 use roadcall::config::units::Span;
 use roadcall::event::DeadReason;
 use roadcall::node::letter::{Letter, of_queue};
-use roadcall::role::permission::Scope;
-use roadcall::role::{Command, CommandSpec, HandlerError, Input, Role};
-use roadcall::store::Tx;
 
 /// What is compared of reporting.
 const REPORTS: [&str; 1] = ["report.incidents"];
-
-/// The role vendor, whose handler of ratings fails while it is broken.
-struct Unfixed {
-    role: Box<dyn Role>,
-    broken: Arc<AtomicBool>,
-}
-
-impl Role for Unfixed {
-    fn name(&self) -> RoleName {
-        self.role.name()
-    }
-
-    fn migrations(&self) -> &'static [&'static str] {
-        self.role.migrations()
-    }
-
-    fn commands(&self) -> &'static [CommandSpec] {
-        self.role.commands()
-    }
-
-    fn scope(&self, tx: &Tx<'_>, command: &Command) -> Result<Scope, HandlerError> {
-        self.role.scope(tx, command)
-    }
-
-    fn handle(&mut self, tx: &mut Tx<'_>, input: &Input) -> Result<(), HandlerError> {
-        let rated = matches!(input, Input::Event(received) if received.event.detail_type == "IncidentRated");
-        if rated && self.broken.load(Ordering::SeqCst) {
-            return Err(HandlerError::Transient(
-                "the stars can't be added".to_owned(),
-            ));
-        }
-        self.role.handle(tx, input)
-    }
-}
 
 fn rating(stars: Option<u8>) -> Value {
     let mut detail = json!({ "incidentId": ids::derive_v7(2, &[b"rated"]), "driverId": ids::derive_v7(2, &[b"driver"]),
@@ -66,7 +30,7 @@ fn rating(stars: Option<u8>) -> Value {
 
 impl World {
     /// What a role has about an event.
-    async fn outcome(&self, role: RoleName, event: Id) -> Value {
+    pub async fn outcome(&self, role: RoleName, event: Id) -> Value {
         let command = format!("{role}.outcome");
         self.ok(BOSS, &command, json!({ "eventId": event })).await
     }
@@ -82,7 +46,7 @@ impl World {
         self.metrics().await["ratings"].clone()
     }
 
-    async fn letter(&self, queue: &str, event: Id) -> Letter {
+    pub async fn letter(&self, queue: &str, event: Id) -> Letter {
         eventually("the letter", || async {
             let letters = of_queue(&self.bus, queue).await.expect("read");
             letters
@@ -93,7 +57,7 @@ impl World {
     }
 
     /// Redrives a letter, by its event's sequence, and waits for the end of that.
-    async fn redrive(&self, queue: &str, seq: u64) {
+    pub async fn redrive(&self, queue: &str, seq: u64) {
         let body = json!({ "queue": queue, "seqs": [seq] });
         let job = self.ok(BOSS, "dlq.redrive", body).await;
         let ended = self.hears("ReplayCompleted", text(&job["name"]), 1).await;
@@ -177,15 +141,7 @@ impl World {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s18_three_failures_at_0_300_600_s_make_a_letter_an_alarm_and_after_the_fix_one_effect() {
     let broken = Arc::new(AtomicBool::new(true));
-    let unfixed = Arc::clone(&broken);
-    let build = move |config: &Config, name: RoleName| -> Option<Box<dyn Role>> {
-        let role = registry::build(config, name)?;
-        let broken = Arc::clone(&unfixed);
-        Some(match name {
-            RoleName::Vendor => Box::new(Unfixed { role, broken }),
-            _ => role,
-        })
-    };
+    let build = unfixed::build(&broken);
     let often = |config: &mut Config| config.audit.alarm_period = Span::secs(1);
     let world = World::of(START, often, &build).await;
     world.vendor(1, NYC, &["tire_repair"], 5.0).await;

@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn fix(lat: f64, time: Ts) -> Value {
+pub fn fix(lat: f64, time: Ts) -> Value {
     json!({ "lat": lat, "lon": NYC.1, "recordedAt": time })
 }
 
 impl World {
     /// The tracking session of an incident, once there is one.
-    async fn session(&self, incident: &str) -> Value {
+    pub async fn session(&self, incident: &str) -> Value {
         eventually("a tracking session", || async {
             let body = json!({ "incidentId": incident });
             let reply = self.call(BOSS, "tracking.get", body).await;
@@ -22,7 +22,7 @@ impl World {
         .await
     }
 
-    async fn report(&self, vendor: &str, session: &Value, fixes: &[Value]) -> Value {
+    pub async fn report(&self, vendor: &str, session: &Value, fixes: &[Value]) -> Value {
         let body = json!({ "sessionId": session["sessionId"], "fixes": fixes });
         self.call(vendor, "tracking.report_fix", body).await
     }

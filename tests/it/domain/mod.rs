@@ -9,7 +9,7 @@ mod media;
 mod money;
 mod people;
 mod telling;
-mod world;
+pub mod world;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -18,25 +18,27 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+pub use self::driving::fix;
+pub use self::money::{bill, pays_by_stripe};
+pub use self::people::code_sent;
 use self::world::World;
 use crate::support::{connect, eventually};
 use roadcall::bus::{Bus, EVENTS, Headers, Outgoing};
 use roadcall::config::Config;
 use roadcall::event::{Id, Ts, ids};
 use roadcall::node::clock::Clock;
-use roadcall::node::registry;
 use roadcall::role::RoleName;
 
 /// A person at the machine, who may do what admins may.
-const BOSS: &str = "operator:test";
+pub const BOSS: &str = "operator:test";
 /// The gateway, before anybody is known.
-const DOOR: &str = "system:gateway";
+pub const DOOR: &str = "system:gateway";
 /// The scenarios' place, latitude and longitude.
-const NYC: (f64, f64) = (40.7128, -74.0060);
+pub const NYC: (f64, f64) = (40.7128, -74.0060);
 /// When a world begins, where nothing else is said.
-const START: &str = "2026-01-15T10:00:00.000Z";
-const SECOND: i64 = 1_000;
-const MINUTE: i64 = 60 * SECOND;
+pub const START: &str = "2026-01-15T10:00:00.000Z";
+pub const SECOND: i64 = 1_000;
+pub const MINUTE: i64 = 60 * SECOND;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
@@ -44,21 +46,21 @@ fn at(text: &str) -> Ts {
     text.parse().expect("a time")
 }
 
-fn vendor_id(n: u64) -> Id {
+pub fn vendor_id(n: u64) -> Id {
     ids::derive_v7(1, &[b"vendor", &n.to_be_bytes()])
 }
 
-fn as_vendor(n: u64) -> String {
+pub fn as_vendor(n: u64) -> String {
     format!("vendor:{}", vendor_id(n))
 }
 
-fn phone(role: &str, n: u64) -> String {
+pub fn phone(role: &str, n: u64) -> String {
     let roles = ["driver", "vendor", "dispatcher", "admin"];
     let kind = roles.iter().position(|name| *name == role).expect("a role");
     format!("+1555{kind}{n:06}")
 }
 
-fn text(value: &Value) -> String {
+pub fn text(value: &Value) -> String {
     value.as_str().expect("a text").to_owned()
 }
 
@@ -68,7 +70,7 @@ fn code(reply: &Value) -> String {
 }
 
 /// What vendor `n` registers with.
-fn profile(n: u64, place: (f64, f64), capabilities: &[&str]) -> Value {
+pub fn profile(n: u64, place: (f64, f64), capabilities: &[&str]) -> Value {
     let day = json!({ "open": "00:00", "close": "24:00" });
     let days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
     let week: serde_json::Map<String, Value> = days

@@ -10,10 +10,23 @@ use roadcall::config::units::Span;
 
 const PROVIDER: &str = "provider:stripe";
 
-pub(super) fn bill(cents: &[u64]) -> Value {
+pub fn bill(cents: &[u64]) -> Value {
     let line = |cents: &u64| json!({ "description": "work", "unitPriceCents": cents });
     let lines: Vec<Value> = cents.iter().map(line).collect();
     json!({ "lineItems": lines })
+}
+
+/// Payments go to Stripe at `end`; the waits between tries are short ones.
+pub fn pays_by_stripe(config: &mut Config, end: &StripeEnd) {
+    let payments = &mut config.payments;
+    payments.processor = ProcessorName::Stripe;
+    payments.resubmit_after = Span(Duration::from_secs(600));
+    let stripe = &mut payments.stripe;
+    stripe.base_url.clone_from(&end.url);
+    KEY.clone_into(&mut stripe.secret_key);
+    WEBHOOK_SECRET.clone_into(&mut stripe.webhook_secret);
+    stripe.retry_base = Span(Duration::from_millis(5));
+    stripe.retry_cap = Span(Duration::from_millis(20));
 }
 
 /// Ids of things that only a payment names.
@@ -38,17 +51,10 @@ impl World {
     /// A site that pays by Stripe at `end`, whose tries may take so long, and asks after so many seconds what became of one.
     async fn with_stripe(end: &StripeEnd, call_timeout: Duration, asks_after: u64) -> Self {
         Self::with(START, |config| {
+            pays_by_stripe(config, end);
             let payments = &mut config.payments;
-            payments.processor = ProcessorName::Stripe;
             payments.reconcile = vec![Span(Duration::from_secs(asks_after))];
-            payments.resubmit_after = Span(Duration::from_secs(600));
-            let stripe = &mut payments.stripe;
-            stripe.base_url.clone_from(&end.url);
-            KEY.clone_into(&mut stripe.secret_key);
-            WEBHOOK_SECRET.clone_into(&mut stripe.webhook_secret);
-            stripe.call_timeout = Span(call_timeout);
-            stripe.retry_base = Span(Duration::from_millis(5));
-            stripe.retry_cap = Span(Duration::from_millis(20));
+            payments.stripe.call_timeout = Span(call_timeout);
         })
         .await
     }
@@ -59,7 +65,7 @@ impl World {
     }
 
     /// The payment of an incident, once there is one.
-    pub(super) async fn payment_of(&self, incident: &str) -> Value {
+    pub async fn payment_of(&self, incident: &str) -> Value {
         let payment = eventually("the payment", || async {
             let body = json!({ "incidentId": incident });
             let list = self.ok(BOSS, "payment.list", body).await;
@@ -70,7 +76,7 @@ impl World {
     }
 
     /// Waits until a field of a payment is so.
-    async fn payment_has(&self, payment_id: &Value, field: &str, wanted: Value) -> Value {
+    pub async fn payment_has(&self, payment_id: &Value, field: &str, wanted: Value) -> Value {
         eventually(&format!("{field} to be {wanted}"), || async {
             let payment = self.payment(payment_id).await;
             (payment[field] == wanted).then_some(payment)
@@ -79,7 +85,7 @@ impl World {
     }
 
     /// A decision about a payment in its present version.
-    pub(super) async fn decide(
+    pub async fn decide(
         &self,
         actor: &str,
         command: &str,
@@ -99,7 +105,7 @@ impl World {
     }
 
     /// The same to another vendor.
-    pub(super) async fn approved_for(&self, vendor: Id, n: u64) -> Value {
+    pub async fn approved_for(&self, vendor: Id, n: u64) -> Value {
         let made = self.ok(BOSS, "payment.create", to_vendor(vendor, n)).await;
         let id = made["paymentId"].clone();
         let reply = self.decide(BOSS, "payment.approve", &id, json!({})).await;
@@ -108,7 +114,7 @@ impl World {
     }
 
     /// The provider tells something, signed now.
-    async fn hook(&self, event_id: &str, kind: &str, object: &Value) -> Value {
+    pub async fn hook(&self, event_id: &str, kind: &str, object: &Value) -> Value {
         let hook = webhook(event_id, kind, object, self.now().ms() / 1_000);
         self.ok(PROVIDER, "payment.webhook", hook).await
     }
@@ -136,7 +142,7 @@ impl World {
     }
 
     /// Replays a queue from the first event on and waits for the end.
-    pub(super) async fn replay(&self, queue: &str, mode: &str) -> Value {
+    pub async fn replay(&self, queue: &str, mode: &str) -> Value {
         let body = json!({ "queue": queue, "fromSeq": 1, "mode": mode });
         let job = self.ok(BOSS, "replay.start", body).await;
         let ended = self.hears("ReplayCompleted", text(&job["name"]), 1).await;

@@ -62,7 +62,7 @@ impl App {
 }
 
 /// The code in the `n`th SMS to a phone.
-async fn code_sent(world: &World, phone: &str, n: usize) -> String {
+pub async fn code_sent(world: &World, phone: &str, n: usize) -> String {
     eventually("the code", || async {
         let orders = world.texts.seen();
         let texts: Vec<String> = orders
@@ -171,7 +171,7 @@ impl World {
     }
 
     /// Saves a key from the version in force.
-    async fn save(&self, key: &str, change: impl FnOnce(&mut Value)) -> Value {
+    pub async fn save(&self, key: &str, change: impl FnOnce(&mut Value)) -> Value {
         let (mut value, version) = self.setting(key).await;
         change(&mut value);
         let body = json!({ "configKey": key, "value": value, "expectedVersion": version });

@@ -8,6 +8,7 @@ pub mod processes;
 pub mod reference;
 pub mod schema;
 pub mod stage;
+pub mod unfixed;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,177 @@
+//! What links a broker to others: a depot's leaf link to the hub, the hub's door for depots, a hub of several servers; and
+//! what may pass (BROKER 1).
+//!
+//! The lists allow what durable sourcing needs in both directions and questions of the hub to the depot's roles, nothing
+//! else. What is missing from them fails without a word on either side, so they are exact, and tests try them.
+
+/// The account that everything of Roadcall is in.
+pub(super) const ACCOUNT: &str = "RC";
+
+/// What this broker is linked to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Links {
+    /// The hub's broker, at a depot.
+    pub hub: Option<Remote>,
+    /// Where depots' brokers connect, `host:port`, at the hub.
+    pub leaf_listen: Option<String>,
+    /// The depots that may.
+    pub leafs: Vec<Leaf>,
+    /// The other servers of a hub that is a cluster.
+    pub cluster: Option<Cluster>,
+}
+
+impl Links {
+    /// Whether there is any.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        self.hub.is_some() || self.leaf_listen.is_some() || self.cluster.is_some()
+    }
+}
+
+/// The hub's door as a depot sees it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// `nats-leaf://host:port`, one for each server of the hub.
+    pub urls: Vec<String>,
+    /// The depot's user there.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Remote")
+            .field("urls", &self.urls)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A depot that may connect.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// Its site, which is its user's name, too.
+    pub site: String,
+    /// Its password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Leaf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Leaf")
+            .field("site", &self.site)
+            .finish_non_exhaustive()
+    }
+}
+
+/// This server's place in a hub of several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// Its name among them.
+    pub server_name: String,
+    /// Where the others connect, `host:port`.
+    pub listen: String,
+    /// All of them, `nats://host:port`.
+    pub routes: Vec<String>,
+}
+
+/// A text as nats-server's configuration reads it.
+pub(super) fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn list(texts: impl IntoIterator<Item = String>) -> String {
+    let quoted: Vec<String> = texts.into_iter().map(|text| quoted(&text)).collect();
+    format!("[{}]", quoted.join(", "))
+}
+
+/// The hub's user for a depot, with what may come from there and go there.
+pub(super) fn leaf_user(leaf: &Leaf) -> String {
+    let site = &leaf.site;
+    let from_depot = [
+        // It begins to read the hub's events behind the last that it has.
+        format!("$JS.hub.API.CONSUMER.RESET.EVENTS.src-{site}"),
+        // The answers to the hub's own request of that kind, and the flow control of both directions.
+        format!("$JSC.R.{site}.*.EVENTS.src-hub.*"),
+        format!("$JS.FC.hub.*.EVENTS.src-{site}.>"),
+        // Its events.
+        format!("rc.src.hub.{site}"),
+        // Its roles' answers to the hub's questions.
+        format!("rc.reply.{site}.>"),
+    ];
+    let to_depot = [
+        format!("$JS.{site}.API.>"),
+        format!("$JSC.R.hub.*.EVENTS.src-{site}.*"),
+        format!("$JS.FC.{site}.*.EVENTS.src-hub.>"),
+        format!("rc.src.{site}"),
+        format!("svc.roadcall.{site}.>"),
+    ];
+    format!(
+        "{{ user: {}, password: {}, permissions: {{ publish: {{ allow: {} }}, subscribe: {{ allow: {} }} }} }}",
+        quoted(site),
+        quoted(&leaf.password),
+        list(from_depot),
+        list(to_depot)
+    )
+}
+
+/// What of a depot's JetStream stays closed to the hub: all but the reset of the hub's own consumer. The hub's list has to
+/// let the whole of it through, see BROKER 1.
+fn closed_to_hub(site: &str) -> impl Iterator<Item = String> {
+    const API: [&str; 6] = [
+        "INFO",
+        "ACCOUNT.>",
+        "STREAM.>",
+        "DIRECT.>",
+        "META.>",
+        "SERVER.>",
+    ];
+    const CONSUMER: [&str; 10] = [
+        "CREATE", "DURABLE", "DELETE", "LIST", "NAMES", "INFO", "MSG", "PAUSE", "UNPIN", "LEADER",
+    ];
+    let api = API.iter().map(move |name| format!("$JS.{site}.API.{name}"));
+    let consumer = CONSUMER
+        .iter()
+        .map(move |name| format!("$JS.{site}.API.CONSUMER.{name}.>"));
+    api.chain(consumer)
+}
+
+/// The block `leafnodes`; empty where there is no link.
+pub(super) fn leafnodes(site: &str, links: &Links) -> String {
+    let mut parts = Vec::new();
+    if let Some(listen) = &links.leaf_listen {
+        // Not advertised: depots would go past a proxy straight to an address that they may not reach (BROKER 0 K).
+        parts.push(format!("listen: {}, no_advertise: true", quoted(listen)));
+    }
+    if let Some(hub) = &links.hub {
+        let urls = hub.urls.iter().map(|url| with_user(url, hub));
+        // The server waits that long between attempts and adds up to a second by chance, so that depots that lost the hub
+        // together do not come back together.
+        parts.push(format!(
+            "reconnect: \"1s\", remotes: [{{ urls: {}, account: {ACCOUNT}, deny_imports: {} }}]",
+            list(urls),
+            list(closed_to_hub(site))
+        ));
+    }
+    match parts.is_empty() {
+        true => String::new(),
+        false => format!("leafnodes {{ {} }}\n", parts.join(", ")),
+    }
+}
+
+/// `nats-leaf://user:password@host:port`.
+fn with_user(url: &str, hub: &Remote) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("nats-leaf", url));
+    format!("{scheme}://{}:{}@{rest}", hub.user, hub.password)
+}
+
+/// The block `cluster`; empty where the hub is one server.
+pub(super) fn cluster(links: &Links) -> String {
+    links.cluster.as_ref().map_or_else(String::new, |cluster| {
+        format!(
+            "cluster {{ name: \"hub\", listen: {}, routes: {} }}\n",
+            quoted(&cluster.listen),
+            list(cluster.routes.iter().cloned())
+        )
+    })
+}

@@ -1,0 +1,108 @@
+//! The configuration of the nats-server that we run, as a file in its store.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::leftover::PID_FILE;
+use super::links::{self, ACCOUNT, quoted};
+use super::{Error, Options};
+
+/// From which version the flags of BROKER 0 A are known.
+const FEATURE_FLAGS: (u32, u32, u32) = (2, 15, 0);
+
+/// Where it listens, and which version it is.
+#[derive(Debug)]
+pub(super) struct Listening {
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// Host and port of its monitoring.
+    pub(super) monitor: (String, u16),
+    pub(super) version: (u32, u32, u32),
+}
+
+/// Everything that the file says.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) options: Options,
+    pub(super) listening: Listening,
+    pub(super) file: PathBuf,
+}
+
+impl Settings {
+    /// Writes the file whole or not at all; only its owner reads it, since it holds passwords.
+    pub(super) fn write(&self) -> Result<(), Error> {
+        let fail = |error: std::io::Error| Error::Directory {
+            path: self.file.clone(),
+            message: error.to_string(),
+        };
+        let half = self.file.with_extension("conf.new");
+        let mut file = std::fs::File::options()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&half)
+            .map_err(fail)?;
+        file.write_all(self.text().as_bytes())
+            .and_then(|()| file.sync_all())
+            .map_err(fail)?;
+        std::fs::rename(&half, &self.file).map_err(fail)
+    }
+
+    fn text(&self) -> String {
+        let Options {
+            site,
+            store_dir,
+            sync_interval,
+            max_file_store_bytes,
+            links,
+            ..
+        } = &self.options;
+        let Listening {
+            host,
+            port,
+            monitor: (monitor_host, monitor_port),
+            version,
+        } = &self.listening;
+        // Both keep one site's acks and replies apart from another's (BROKER 0 A).
+        let flags = if *version >= FEATURE_FLAGS {
+            "feature_flags { js_ack_fc_v2: true, js_api_reply_v2: true }\n"
+        } else {
+            ""
+        };
+        let server_name = links
+            .cluster
+            .as_ref()
+            .map_or(site, |cluster| &cluster.server_name);
+        let mut users = vec!["{ user: \"app\", password: \"app\" }".to_owned()];
+        users.extend(links.leafs.iter().map(links::leaf_user));
+        // Whoever reaches the listener, which is on this machine unless a file says otherwise, is the user `app`: it is the
+        // account that keeps depots, who come in by another door, apart from it.
+        format!(
+            "# Written by roadcall; changes here are lost.\nserver_name: {}\nlisten: \"{host}:{port}\"\n\
+             http: \"{monitor_host}:{monitor_port}\"\npid_file: {}\nping_interval: \"10s\"\nping_max: 2\nmax_payload: 1MB\n\
+             {flags}jetstream {{ store_dir: {}, domain: {}, sync_interval: \"{sync_interval}\", \
+             max_file_store: {max_file_store_bytes} }}\n\
+             accounts {{ {ACCOUNT} {{ jetstream: enabled, users: [\n  {}\n] }} }}\nno_auth_user: app\n{}{}",
+            quoted(server_name),
+            quoted(&store_dir.join(PID_FILE).display().to_string()),
+            quoted(&store_dir.display().to_string()),
+            quoted(site),
+            users.join("\n  "),
+            links::cluster(links),
+            links::leafnodes(site, links),
+        )
+    }
+}
+
+/// Before there were links, everything was in the server's default account. Its store is the same; only the directory's
+/// name is another.
+pub(super) fn adopt_store(store_dir: &Path) -> std::io::Result<()> {
+    let streams = store_dir.join("jetstream");
+    let (old, new) = (streams.join("$G"), streams.join(ACCOUNT));
+    if old.is_dir() && !new.exists() {
+        std::fs::rename(old, new)?;
+    }
+    Ok(())
+}

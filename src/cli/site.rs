@@ -1,0 +1,200 @@
+//! `roadcall site …`: depots of this hub.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::Connection;
+use super::client::connect;
+use super::failure::Failure;
+use super::output::{print_json, say};
+use crate::bus::jetstream::JetStream;
+use crate::config::depots::{self, Depot, well_formed, write_secret};
+use crate::config::{Config, Profile};
+use crate::event::Site;
+use crate::node::clock::Clock;
+use crate::node::sites;
+
+/// How long the hub may take to let a depot in.
+const LET_IN: Duration = Duration::from_secs(15);
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SiteVerb {
+    /// Let a depot in and write its site file, or write the file of one that is known again (changes data).
+    Add(Add),
+    /// Forget a depot: it may not come in any more; its events stay (changes data).
+    Remove {
+        /// The depot.
+        #[arg(value_name = "SITE")]
+        depot: String,
+        /// Really do it.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Add {
+    /// The depot's name, `[a-z0-9-]{1,32}`.
+    #[arg(value_name = "SITE")]
+    depot: String,
+    /// Where its site file is written; `<site>.site.toml` else.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// How it reaches this hub, `nats-leaf://host:port`; else what broker.leaf_url says.
+    #[arg(long = "hub-url", value_name = "URL")]
+    hub_url: Vec<String>,
+    /// Subjects that it gets from here; else `roadcall.hub.>`.
+    #[arg(long, value_name = "SUBJECT")]
+    down: Vec<String>,
+    /// The roles that it runs; else all. What is not listed the hub does for it.
+    #[arg(long, value_delimiter = ',', value_name = "ROLE")]
+    roles: Vec<String>,
+}
+
+pub(super) async fn site(connection: &Connection, verb: SiteVerb) -> Result<ExitCode, Failure> {
+    let config = connection.config()?;
+    if !config.is_hub() {
+        return Err(Failure::usage(
+            &format!("{} is not the hub", config.site.id),
+            "depots are added and removed on the hub",
+        ));
+    }
+    match verb {
+        SiteVerb::Add(add) => add.run(connection, &config).await,
+        SiteVerb::Remove { yes: false, .. } => {
+            Err(Failure::usage("site remove cuts a depot off", "give --yes"))
+        }
+        SiteVerb::Remove { depot, .. } => {
+            let bus = connect(&config, "roadcall-site").await?;
+            sites::remove(&bus, &config, &depot).await?;
+            say(format_args!("{depot} is cut off; its events stay here"))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+impl Add {
+    async fn run(self, connection: &Connection, config: &Config) -> Result<ExitCode, Failure> {
+        let urls = match self.hub_url.is_empty() {
+            true => config.broker.leaf_url.clone(),
+            false => self.hub_url.clone(),
+        };
+        self.check(config, &urls)?;
+        let known = config.depots.iter().find(|depot| depot.site == self.depot);
+        let depot = self.depot(known)?;
+        depots::write(&config.site.state_dir, &depot).map_err(|error| {
+            let path = depots::file(&config.site.state_dir, &self.depot);
+            Failure::other(format!("{}: {error}", path.display()), "")
+        })?;
+        // The depot's file is given away only when the hub's half of the link is there: see `bus::topology`.
+        let bus = connect(config, "roadcall-site").await?;
+        wait_for(&bus, &self.depot).await?;
+        let out = self
+            .out
+            .unwrap_or_else(|| PathBuf::from(format!("{}.site.toml", self.depot)));
+        let text = site_file(&depot, &urls, config.site.profile);
+        write_secret(&out, &text)
+            .map_err(|error| Failure::other(format!("{}: {error}", out.display()), ""))?;
+        if connection.json {
+            print_json(
+                &json!({ "site": depot.site, "file": out, "down": depot.down, "roles": depot.roles }),
+            )?;
+        } else {
+            say(format_args!(
+                "{} is let in. Put {} on its box as /etc/roadcall/site.toml and start Roadcall there.",
+                depot.site,
+                out.display()
+            ))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn check(&self, config: &Config, urls: &[String]) -> Result<(), Failure> {
+        if Site::new(self.depot.clone()).is_err() || self.depot == config.site.id {
+            return Err(Failure::usage(
+                &format!("'{}' is no name of a depot", self.depot),
+                "choose a name like depot-a",
+            ));
+        }
+        if config.broker.leaf_listen.is_empty() {
+            return Err(Failure::usage(
+                "broker.leaf_listen is not set: this hub lets no depot in",
+                "set it like 0.0.0.0:7422 and restart the hub's broker",
+            ));
+        }
+        if urls.is_empty() {
+            return Err(Failure::usage(
+                "nothing says how the depot reaches this hub",
+                "give --hub-url nats-leaf://host:port, or set broker.leaf_url",
+            ));
+        }
+        let own = format!("roadcall.{}.", self.depot);
+        match self
+            .down
+            .iter()
+            .find(|down| !well_formed(down) || down.starts_with(&own))
+        {
+            Some(down) => Err(Failure::usage(
+                &format!("--down '{down}' is no subject of another site's events"),
+                "write it like roadcall.hub.> or roadcall.hub.vendor.>",
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// What is kept of it: a known depot keeps its password and what is not named anew.
+    fn depot(&self, known: Option<&Depot>) -> Result<Depot, Failure> {
+        let or = |named: &[String], kept: Option<&Vec<String>>, else_: &str| {
+            let kept = kept.cloned().unwrap_or_else(|| vec![else_.to_owned()]);
+            if named.is_empty() {
+                kept
+            } else {
+                named.to_vec()
+            }
+        };
+        Ok(Depot {
+            site: self.depot.clone(),
+            password: match known {
+                Some(depot) => depot.password.clone(),
+                None => sites::password()?,
+            },
+            down: or(&self.down, known.map(|depot| &depot.down), "roadcall.hub.>"),
+            roles: or(&self.roles, known.map(|depot| &depot.roles), "all"),
+            since: known.map_or_else(|| Clock.now(), |depot| depot.since),
+        })
+    }
+}
+
+/// Until the process that runs the hub's broker has read the depot's file.
+async fn wait_for(bus: &JetStream, site: &str) -> Result<(), Failure> {
+    let since = Clock.now();
+    while !sites::linked(bus, site).await? {
+        if Clock.since(since) > LET_IN {
+            return Err(Failure::other(
+                format!("the hub's broker did not let {site} in"),
+                "does roadcall --role broker (or all) run here, with this state directory? its log says more; \
+                 roadcall site add writes the file again",
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+/// What a depot's box needs to know, as one file.
+fn site_file(depot: &Depot, urls: &[String], profile: Profile) -> String {
+    let list = |texts: &[String]| json!(texts).to_string();
+    format!(
+        "# The site file of {site}, for /etc/roadcall/site.toml. It holds a password: let only roadcall read it.\n\
+         [site]\nid = \"{site}\"\nprofile = \"{}\"\nroles = {}\n\n[hub]\nurl = {}\npassword = \"{}\"\n",
+        profile.as_str(),
+        list(&depot.roles),
+        list(urls),
+        depot.password,
+        site = depot.site,
+    )
+}
