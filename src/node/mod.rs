@@ -15,6 +15,7 @@ pub mod consumer;
 pub mod effects;
 pub mod engine;
 pub mod eventlog;
+pub mod figures;
 pub mod filters;
 pub mod import;
 pub mod inquiry;

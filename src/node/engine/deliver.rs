@@ -131,7 +131,8 @@ impl Engine {
                 output,
             );
         }
-        let (late, too_old) = match self.judge(event, mode, row.received_at_ms, now) {
+        let first = row.attempts == 0 && row.state != WaitingState::NotYet;
+        let (late, too_old) = match self.judge(event, mode, row.received_at_ms, now, first) {
             Verdict::Handle { late, too_old } => (late, too_old),
             Verdict::Filtered => {
                 self.counts.filtered += 1;
@@ -151,6 +152,9 @@ impl Engine {
             producer: Producer::of(&row.headers),
         };
         let result = self.run(context, &Input::Event(Box::new(received)), |_| Ok(()))?;
+        if !matches!(result, Ok(_) | Err(HandlerError::NotYet(_))) {
+            self.failed_by_rule(event);
+        }
         match result {
             Ok(done) => {
                 self.counts.handled += 1;

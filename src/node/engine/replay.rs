@@ -246,7 +246,7 @@ impl Engine {
             return Ok(Tally::Failed);
         };
         let received_at_ms = incoming.delivery.received_at_ms;
-        let too_old = match self.judge(event, incoming.mode, received_at_ms, now) {
+        let too_old = match self.judge(event, incoming.mode, received_at_ms, now, false) {
             Verdict::Handle { too_old, .. } => too_old,
             Verdict::Filtered | Verdict::Expired => return Ok(Tally::Filtered),
         };

@@ -76,19 +76,19 @@ impl Role for AuditRole {
 
     fn commands(&self) -> &'static [CommandSpec] {
         const COMMANDS: &[CommandSpec] = &[
-            command::<replay::Start>("replay.start", true),
-            command::<replay::Named>("replay.cancel", true),
-            command::<replay::Rebuild>("replay.rebuild", true),
-            command::<replay::Named>("replay.status", false),
-            command::<replay::List>("replay.list", false),
-            command::<dlq::Redrive>("dlq.redrive", true),
+            command::<replay::Start>("replay.start", true).answers::<replay::Told>(),
+            command::<replay::Named>("replay.cancel", true).answers::<replay::Told>(),
+            command::<replay::Rebuild>("replay.rebuild", true).answers::<replay::Told>(),
+            command::<replay::Named>("replay.status", false).answers::<replay::Told>(),
+            command::<replay::List>("replay.list", false).answers::<Vec<replay::Told>>(),
+            command::<dlq::Redrive>("dlq.redrive", true).answers::<replay::Told>(),
             command::<dlq::Purge>("dlq.purge", true).answers::<dlq::Purged>(),
             command::<rule::Named>("rule.enable", true).answers::<rule::Switched>(),
             command::<rule::Named>("rule.disable", true).answers::<rule::Switched>(),
-            command::<publish::Publish>("event.publish", true),
-            command::<log::Search>("audit.search", false),
-            command::<ledger::Export>("audit.export", false),
-            command::<ledger::Verify>("audit.verify", false),
+            command::<publish::Publish>("event.publish", true).answers::<publish::Published>(),
+            command::<log::Search>("audit.search", false).answers::<Page<log::LogLine>>(),
+            command::<ledger::Export>("audit.export", false).answers::<ledger::LedgerPage>(),
+            command::<ledger::Verify>("audit.verify", false).answers::<ledger::Verdict>(),
             command::<NoBody>("alarm.list", false).answers::<Page<standing::Told>>(),
             command::<standing::Acknowledge>("alarm.acknowledge", true)
                 .answers::<standing::Acknowledged>(),
@@ -98,7 +98,8 @@ impl Role for AuditRole {
                 measures::MEASURED,
                 Permission::OpsMeasure,
                 true,
-            ),
+            )
+            .answers::<NoBody>(),
         ];
         COMMANDS
     }
