@@ -46,4 +46,5 @@ mod tidy;
 mod transfers;
 mod trouble;
 mod unanswered;
+mod units;
 mod vendors;

@@ -1,0 +1,3 @@
+//! What concerns the machine around the program, not the business in it.
+
+pub mod systemd;
