@@ -306,10 +306,9 @@ fn a_credential_is_a_file_of_the_service_manager_or_beside_the_configuration() {
     let mut config = Config::default();
     config.bus.creds = "credential:hub.creds".to_owned();
     let mut problems = Vec::new();
-    let (given, origin) = (
-        Path::new("/run/credentials/x.service"),
-        |_: &str| String::new(),
-    );
+    let (given, origin) = (Path::new("/run/credentials/x.service"), |_: &str| {
+        String::new()
+    });
     credentials::resolve(&mut config, Some(given), dir.path(), &origin, &mut problems);
     assert_eq!(
         (config.bus.creds.as_str(), problems.len()),
