@@ -81,13 +81,20 @@ pub(super) fn merge(sources: &Sources, problems: &mut Vec<Problem>) -> Merged {
     }
 }
 
+/// Where the first file is, and what lies beside it.
+pub(super) fn directory(sources: &Sources) -> &Path {
+    let main = sources.files.first().map(PathBuf::as_path);
+    let main = main.unwrap_or(Path::new(SYSTEM_FILE));
+    main.parent().unwrap_or(Path::new("."))
+}
+
 /// The files in the order in which they are merged, and whether each belongs to a role.
 fn files(sources: &Sources, problems: &mut Vec<Problem>) -> Vec<(PathBuf, bool)> {
     let (main, further) = match sources.files.split_first() {
         None => (Path::new(SYSTEM_FILE), &[][..]),
         Some((main, further)) => (main.as_path(), further),
     };
-    let dir = main.parent().unwrap_or(Path::new("."));
+    let dir = directory(sources);
     let mut found = vec![main.to_owned()];
     found.extend(toml_files(&dir.join("conf.d")));
     found.push(dir.join("site.toml"));

@@ -3,7 +3,8 @@
 //! In reading order: [`engine`] (inputs to commits), [`writer`] (the thread around it), [`consumer`] and [`commands`]
 //! (in), [`relay`] and [`publisher`] (out), [`letter`], [`advisories`], [`owner`], [`clock`]; [`run`] puts the
 //! roles that [`registry`] makes together as a running site, `started` each of them. [`status`] is what a role answers about itself, [`inquiry`]
-//! asks it, [`queues`] and [`story`] put that together with what the broker has.
+//! asks it, [`queues`] and [`story`] put that together with what the broker has. [`pulse`] sees whether it gets its work
+//! done.
 
 pub mod advisories;
 pub mod archive;
@@ -29,6 +30,7 @@ pub mod otp;
 pub mod owner;
 pub mod preflight;
 pub mod publisher;
+pub mod pulse;
 pub mod queues;
 pub mod registry;
 pub mod relay;
