@@ -78,6 +78,11 @@ impl Client {
         }
     }
 
+    /// The same connection, for a command that takes its time.
+    pub(super) fn patient(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
     /// The same connection as somebody else.
     pub(super) fn acting(&self, actor: &str) -> Self {
         Self {

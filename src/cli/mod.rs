@@ -34,6 +34,7 @@ mod report;
 mod rule;
 mod run;
 mod setting;
+mod snapshot;
 mod topology;
 mod tracking;
 mod vendor;
@@ -172,6 +173,9 @@ enum Command {
     /// Look at queues, or give one to another database.
     #[command(subcommand)]
     Queue(queue::QueueVerb),
+    /// Put roles' databases into the broker's object store, and bring them back from there.
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotVerb),
     /// Look at dead letters, send them back to their queue, or discard them.
     #[command(subcommand)]
     Dlq(dlq::DlqVerb),
@@ -278,6 +282,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Payment(verb) => payment::payment(&connection, verb).await,
             Command::Kb(verb) => kb::kb(&connection, verb).await,
             Command::Queue(verb) => queue::queue(&connection, &verb).await,
+            Command::Snapshot(verb) => snapshot::snapshot(&connection, verb).await,
             Command::Dlq(verb) => dlq::dlq(&connection, verb).await,
             Command::Archive(verb) => archive::archive(&connection, verb).await,
             Command::Audit(audit) => audit.run(&connection).await,

@@ -8,6 +8,7 @@ mod matching;
 mod notifications;
 mod payments;
 mod sections;
+mod snapshot;
 mod telephony;
 pub mod units;
 
@@ -23,6 +24,7 @@ pub use matching::*;
 pub use notifications::*;
 pub use payments::*;
 pub use sections::*;
+pub use snapshot::*;
 pub use telephony::*;
 
 /// Where a configuration may come from.
@@ -99,6 +101,7 @@ impl Loaded {
             gateway,
             auth,
             audit,
+            snapshot,
             log
         );
         let mut check = check::Check {

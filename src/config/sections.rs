@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::matching::{MatchingSection, Pricing, Sla};
 use super::notifications::Notifications;
 use super::payments::Payments;
+use super::snapshot::Snapshot;
 use super::telephony::Telephony;
 use super::units::{Size, Span};
 use crate::event::Codec;
@@ -35,6 +36,7 @@ pub struct Config {
     pub payments: Payments,
     pub notifications: Notifications,
     pub audit: Audit,
+    pub snapshot: Snapshot,
     pub telephony: Telephony,
     pub log: Log,
 }

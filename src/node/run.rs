@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::clock::Clock;
 use super::effects::{Runners, make_calls};
 use super::engine::{Counts, Engine, Settings, SharedRoutes};
+use super::filters::FilterLog;
 use super::intake::Intake;
 use super::latency::Latency;
 use super::owner;
@@ -18,10 +19,13 @@ use super::preflight::{guard_archive, sync};
 use super::registry::{self, Build};
 use super::relay::Relay;
 use super::replay::Replays;
+use super::snapshot::keeper::{self, Keeper};
 use super::switches::{self, Rules, Watch};
 use super::thread::on_thread;
 use super::writer::{Job, Shared, Writer};
-use super::{advisories, commands, consumer, eventlog, filters, keys, measure, publisher, status};
+use super::{
+    advisories, catchup, commands, consumer, eventlog, filters, keys, measure, publisher, status,
+};
 use crate::bus::jetstream::JetStream;
 use crate::bus::jetstream::service::Service;
 use crate::bus::topology::{self, Change, Class, Desired, QueueSpec};
@@ -231,12 +235,17 @@ impl Started {
         }
         let names = questions.each_ref().map(String::as_str);
         let questions = bus.listen(&service, site, &names).await?;
+        let wishes = bus
+            .listen(&service, site, &[&keeper::wish_of(self.role)])
+            .await?;
+        let keeper = Keeper::new(bus, config, self.role, clock);
         self.service = Some(service);
         let database = status::Database::new(config, self.role).counting(Arc::clone(&self.counts));
         let jobs = self.jobs.clone();
         self.tasks.extend([
             tokio::spawn(commands::serve(commands, jobs, clock)),
             tokio::spawn(status::serve(questions, database, clock)),
+            tokio::spawn(keeper.run(wishes)),
         ]);
         Ok(())
     }
@@ -441,7 +450,11 @@ fn site(config: &Config) -> Result<Site, Error> {
     })
 }
 
-fn lock(dir: &Path, role: RoleName) -> Result<File, Error> {
+/// Takes the lock that a role's process holds, before it looks at its database.
+///
+/// # Errors
+/// [`Error::Locked`] while another process has it.
+pub fn lock(dir: &Path, role: RoleName) -> Result<File, Error> {
     let path = dir.join(format!("{role}.lock"));
     let file = File::options()
         .create(true)
@@ -499,8 +512,9 @@ async fn start_role(
         store_id: clock.new_id(),
         epoch: format!("{:x}", now.ms()),
     };
-    let store = Store::open(options, role.migrations(), &fresh)?;
+    let mut store = Store::open(options, role.migrations(), &fresh)?;
     owner::claim(bus, name, &store, now).await?;
+    let catch_up = catchup::begin(bus, name, &mut store).await?;
     let queue = name
         .queue()
         .filter(|queue| !routes_of(routes).filters(queue).is_empty());
@@ -508,7 +522,16 @@ async fn start_role(
         Some(queue) => filters::read(bus, queue, bus.stream(EVENTS).await?.identity.0).await?,
         None => None,
     };
-    let intake = Intake::new(log.as_ref(), Arc::clone(routes));
+    // What a restored database was not there for when the queue was made is live for it, as it was for the one before.
+    let restored = |log: &FilterLog| {
+        store
+            .catch_up()
+            .is_some_and(|of| of.stream_id != log.stream)
+    };
+    let intake = Intake::new(
+        log.as_ref().filter(|log| !restored(log)),
+        Arc::clone(routes),
+    );
     let engine = Engine::new(store, role, Arc::clone(routes), settings(config));
     let (jobs, receiver) = mpsc::channel(2 * config.engine.batch_max);
     let (acks, ack_receiver) = mpsc::unbounded_channel();
@@ -567,6 +590,10 @@ async fn start_role(
             clock,
         };
         tasks.push(tokio::spawn(replays.run(stop.clone())));
+    }
+    if let Some(to_seq) = catch_up {
+        let watch = catchup::watch(bus.clone(), queue, to_seq, jobs.clone(), stop.clone());
+        tasks.push(tokio::spawn(watch));
     }
     // Not aborted at a stop: it ends when the writer lets go of its sender.
     tokio::spawn(consumer::acknowledge(bus.clone(), ack_receiver));
