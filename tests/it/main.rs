@@ -40,6 +40,7 @@ mod scenarios;
 mod secrets;
 mod simulation;
 mod site;
+mod snapshots;
 mod support;
 mod switches;
 mod tidy;
