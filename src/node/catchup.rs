@@ -43,8 +43,8 @@ pub async fn set_back(bus: &JetStream, role: RoleName, owed: &CatchUp) -> Result
     }
 }
 
-async fn first_owed(
-    bus: &JetStream,
+async fn first_owed<B: Bus>(
+    bus: &B,
     owed: &CatchUp,
     events: &StreamState,
 ) -> Result<u64, bus::Error> {
@@ -167,5 +167,64 @@ pub async fn watch(
             () = stop.cancelled() => return,
             () = tokio::time::sleep(delay) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use super::*;
+    use crate::bus::memory::{Faults, MemoryBus};
+    use crate::bus::{Headers, Outgoing};
+
+    /// An archive with a message each ten minutes.
+    async fn archive() -> MemoryBus {
+        let clock = Arc::new(AtomicI64::new(0));
+        let bus = MemoryBus::new(Arc::clone(&clock), 1, Faults::default());
+        for n in 0..30 {
+            clock.store(n * 600_000, Ordering::SeqCst);
+            let message = Outgoing {
+                subject: "roadcall.hub.vendor.VendorRegistered.k".to_owned(),
+                headers: Headers::default(),
+                body: bytes::Bytes::new(),
+                msg_id: format!("m{n}"),
+                expected_last_subject_seq: None,
+            };
+            assert!(bus.publish(vec![message]).await.stopped.is_none());
+        }
+        bus
+    }
+
+    #[tokio::test]
+    async fn the_same_archive_is_read_behind_the_snapshot_and_another_one_an_hour_before_it() {
+        let bus = archive().await;
+        let events = bus.stream(EVENTS).await.expect("there");
+        let owed = CatchUp {
+            stream_id: events.identity.0,
+            stream_seq: 12,
+            since_ms: 20 * 600_000,
+            ..CatchUp::default()
+        };
+        let from = async |owed: &CatchUp| first_owed(&bus, owed, &events).await.expect("asked");
+        assert_eq!(from(&owed).await, 13);
+        let another = CatchUp {
+            stream_id: owed.stream_id + 1,
+            ..owed.clone()
+        };
+        // The message of minute 200 less an hour; the first one came at minute 0.
+        assert_eq!(from(&another).await, 15);
+        // Rolled back behind the snapshot: the same name, and other messages.
+        let rolled_back = CatchUp {
+            stream_seq: 31,
+            ..owed.clone()
+        };
+        assert_eq!(from(&rolled_back).await, 15);
+        let all = CatchUp {
+            stream_seq: 30,
+            ..owed
+        };
+        assert_eq!(from(&all).await, 31);
     }
 }

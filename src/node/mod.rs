@@ -3,7 +3,8 @@
 //! In reading order: [`engine`] (inputs to commits), [`writer`] (the thread around it), [`consumer`] and [`commands`]
 //! (in), [`relay`] and [`publisher`] (out), [`letter`], [`advisories`], [`owner`], [`clock`]; [`run`] puts the
 //! roles that [`registry`] makes together as a running site. [`status`] is what a role answers about itself, [`inquiry`]
-//! asks it, [`queues`] and [`story`] put that together with what the broker has.
+//! asks it, [`queues`] and [`story`] put that together with what the broker has. [`snapshot`] keeps databases, [`catchup`] lets a
+//! restored one come to the present.
 
 pub mod advisories;
 pub mod archive;

@@ -36,6 +36,7 @@ mod replay_bounds;
 mod replays;
 mod replays_die;
 mod reports;
+mod restores;
 mod scenarios;
 mod secrets;
 mod simulation;

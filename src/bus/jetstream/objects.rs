@@ -8,7 +8,6 @@ use async_nats::HeaderMap;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE;
 use bytes::Bytes;
-use chrono::{SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -122,14 +121,14 @@ impl JetStream {
     }
 
     /// Puts what `from` gives as a new object. Its pieces are known by `family`, a word, so that what is left of one that was
-    /// not finished can be told from what another process puts right now (see [`Self::remove_pieces`]).
+    /// not finished can be told from what another process puts right now (see [`Self::remove_pieces`]). `put_at` is the time.
     ///
     /// # Errors
     /// See [`ObjectError`]. What had got to the broker by then is removed again where it can be.
     pub async fn put_object(
         &self,
         bucket: &str,
-        (name, family): (&str, &str),
+        (name, family, put_at): (&str, &str, &str),
         metadata: BTreeMap<String, String>,
         mut from: impl Read,
     ) -> Result<ObjectInfo, ObjectError> {
@@ -140,7 +139,7 @@ impl JetStream {
             nuid: format!("{family}-{}", uuid::Uuid::new_v4().simple()),
             size: 0,
             chunks: 0,
-            mtime: Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
+            mtime: put_at.to_owned(),
             digest: String::new(),
             deleted: false,
         };

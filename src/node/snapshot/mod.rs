@@ -211,9 +211,10 @@ pub async fn take(bus: &JetStream, subject: &Subject, now: Ts) -> Result<Snapsho
     // Names, numbers and ids always have a JSON form.
     let facts = serde_json::to_string(&snapshot).unwrap_or_default();
     let name = format!("{role}.{}", snapshot.id);
+    let put_at = now.to_string();
     let put = bus.put_object(
         SNAPSHOTS_BUCKET,
-        (&name, role.as_str()),
+        (&name, role.as_str(), &put_at),
         BTreeMap::from([(FACTS.to_owned(), facts)]),
         File::open(&packed).map_err(file(&packed))?,
     );
