@@ -179,6 +179,10 @@ codes! {
         means "A statement or a stored document did not fit the program's own tables.",
         why "This should not be possible.",
         fix "Report it with the log. The event that led to it is a dead letter or comes again.";
+    SnapshotDamaged = "RC0317", exit 1, "a snapshot is damaged",
+        means "What the object store has under this number is not the database that was put there. It was not used; the database in the state directory is untouched.",
+        why "The broker's store was damaged, or somebody changed the bucket SNAPSHOTS by hand.",
+        fix "Restore another one: `roadcall snapshot list`, then `roadcall snapshot restore --role ROLE --id N`. The role catches up with the archive from an older one, too.";
 
     DoorClosed = "RC0401", exit 1, "the gateway can't listen",
         means "The address in gateway.listen could not be taken.",

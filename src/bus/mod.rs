@@ -32,6 +32,8 @@ pub const REPLAYS_STREAM: &str = "KV_REPLAYS";
 pub const TOPOLOGY_BUCKET: &str = "TOPOLOGY";
 /// The stream behind [`TOPOLOGY_BUCKET`].
 pub const TOPOLOGY_STREAM: &str = "KV_TOPOLOGY";
+/// Name of the object store of the roles' databases (DESIGN 6).
+pub const SNAPSHOTS_BUCKET: &str = "SNAPSHOTS";
 /// Messages in one atomic batch at the most (DESIGN 4, relay).
 pub const ATOMIC_BATCH_MAX: usize = 256;
 /// Deduplication window of every stream that the relay writes to, set explicitly (BROKER 0 H).

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::jetstream::JetStream;
 use super::links::{Link, peer_of};
-use super::{ADVISORIES, ADVISORY_QUEUE, CARRY, DEDUP_WINDOW, DLQ, EVENTS, Error};
+use super::{
+    ADVISORIES, ADVISORY_QUEUE, CARRY, DEDUP_WINDOW, DLQ, EVENTS, Error, SNAPSHOTS_BUCKET,
+};
 
 /// What a site should have.
 #[derive(Debug, Clone)]
@@ -161,7 +163,18 @@ impl Desired {
             (DLQ, "stream", letters),
             ("KV_REPLAYS", "bucket", bucket("REPLAYS")),
             ("KV_TOPOLOGY", "bucket", bucket("TOPOLOGY")),
+            ("OBJ_SNAPSHOTS", "bucket", self.snapshots()),
         ]
+    }
+
+    /// The object store of the roles' databases; what is too old in it the roles remove themselves.
+    fn snapshots(&self) -> Value {
+        let of = |kind: &str| format!("$O.{SNAPSHOTS_BUCKET}.{kind}.>");
+        json!({
+            "name": format!("OBJ_{SNAPSHOTS_BUCKET}"), "subjects": [of("C"), of("M")], "storage": "file",
+            "retention": "limits", "max_age": 0, "num_replicas": self.replicas, "allow_direct": true,
+            "duplicate_window": nanos(DEDUP_WINDOW), "discard": "new", "allow_rollup_hdrs": true,
+        })
     }
 
     fn consumers(&self) -> Vec<(String, &'static str, Value)> {

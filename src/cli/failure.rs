@@ -22,6 +22,8 @@ pub(super) enum Failure {
     Broker(broker::Error),
     /// A site that does not run.
     Node(node::run::Error),
+    /// A snapshot.
+    Snapshot(node::snapshot::Error),
     /// The door over HTTP.
     Gateway(gateway::Error),
     /// A command without a reply.
@@ -83,6 +85,7 @@ impl Failure {
             Self::Bus(error) => vec![bus_line(error)],
             Self::Broker(error) => vec![broker_line(error)],
             Self::Node(error) => vec![node_line(error)],
+            Self::Snapshot(error) => vec![snapshot_line(error)],
             Self::Gateway(error) => vec![Line::of(
                 C::DoorClosed,
                 error.to_string(),
@@ -235,6 +238,32 @@ fn node_line(error: &node::run::Error) -> Line {
     Line::of(code, error.to_string(), help)
 }
 
+fn snapshot_line(error: &node::snapshot::Error) -> Line {
+    use node::snapshot::Error as E;
+    let (code, help) = match error {
+        E::Bus(error) => return bus_line(error),
+        E::Store(error) => return store_line(error),
+        E::Node(error) => return node_line(error),
+        E::File { error, .. } if error.kind() == std::io::ErrorKind::StorageFull => (
+            C::DiskFull,
+            "free some space; the database that was there is untouched",
+        ),
+        E::File { .. } => (
+            C::StateDir,
+            "make it writable for this user, or set site.state_dir",
+        ),
+        E::Damaged { .. } => (
+            C::SnapshotDamaged,
+            "choose another one of roadcall snapshot list by --id",
+        ),
+        E::None { .. } => (C::Failed, "roadcall snapshot list shows what there is"),
+        E::OtherSite { .. } => (C::Failed, "is --site right?"),
+        E::Runs(_) => (C::Locked, "stop it first"),
+        E::There { .. } => (C::Usage, "give --yes if it is to be replaced"),
+    };
+    Line::of(code, error.to_string(), help)
+}
+
 fn store_line(error: &store::Error) -> Line {
     let (code, help) = match error.class {
         store::Class::Full => (
@@ -284,6 +313,12 @@ impl From<broker::Error> for Failure {
 impl From<node::run::Error> for Failure {
     fn from(error: node::run::Error) -> Self {
         Self::Node(error)
+    }
+}
+
+impl From<node::snapshot::Error> for Failure {
+    fn from(error: node::snapshot::Error) -> Self {
+        Self::Snapshot(error)
     }
 }
 

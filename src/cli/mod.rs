@@ -36,6 +36,7 @@ mod run;
 mod setting;
 mod shell;
 mod site;
+mod snapshot;
 mod topology;
 mod tracking;
 mod vendor;
@@ -177,6 +178,9 @@ enum Command {
     /// Look at queues, or give one to another database.
     #[command(subcommand)]
     Queue(queue::QueueVerb),
+    /// Put roles' databases into the broker's object store, and bring them back from there.
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotVerb),
     /// Look at dead letters, send them back to their queue, or discard them.
     #[command(subcommand)]
     Dlq(dlq::DlqVerb),
@@ -290,6 +294,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Kb(verb) => kb::kb(&connection, verb).await,
             Command::Site(verb) => site::site(&connection, verb).await,
             Command::Queue(verb) => queue::queue(&connection, &verb).await,
+            Command::Snapshot(verb) => snapshot::snapshot(&connection, verb).await,
             Command::Dlq(verb) => dlq::dlq(&connection, verb).await,
             Command::Archive(verb) => archive::archive(&connection, verb).await,
             Command::Audit(audit) => audit.run(&connection).await,

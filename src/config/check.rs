@@ -58,6 +58,7 @@ impl Check<'_> {
         self.payments(&config.payments);
         self.notifications(&config.notifications);
         self.audit(config);
+        self.snapshot(config);
         self.telephony(&config.telephony);
         self.log(&config.log.level);
     }
@@ -227,6 +228,13 @@ impl Check<'_> {
                 "30d is the default",
             );
         }
+    }
+
+    fn snapshot(&mut self, config: &Config) {
+        let snapshot = &config.snapshot;
+        self.within("snapshot.keep", &snapshot.keep, &(1..=100));
+        let secs = snapshot.every.0.as_secs();
+        self.within("snapshot.every", &secs, &(60..=30 * 86_400));
     }
 
     fn matching(&mut self, config: &Config) {

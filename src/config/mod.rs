@@ -11,6 +11,7 @@ mod matching;
 mod notifications;
 mod payments;
 mod sections;
+mod snapshot;
 mod telephony;
 pub mod units;
 
@@ -26,6 +27,7 @@ pub use matching::*;
 pub use notifications::*;
 pub use payments::*;
 pub use sections::*;
+pub use snapshot::*;
 pub use telephony::*;
 
 /// Where a configuration may come from.
@@ -104,6 +106,7 @@ impl Loaded {
             gateway,
             auth,
             audit,
+            snapshot,
             log
         );
         credentials::resolve(

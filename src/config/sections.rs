@@ -11,6 +11,7 @@ use super::depots::Depot;
 use super::matching::{MatchingSection, Pricing, Sla};
 use super::notifications::Notifications;
 use super::payments::Payments;
+use super::snapshot::Snapshot;
 use super::telephony::Telephony;
 use super::units::{Size, Span};
 use crate::event::Codec;
@@ -37,6 +38,7 @@ pub struct Config {
     pub payments: Payments,
     pub notifications: Notifications,
     pub audit: Audit,
+    pub snapshot: Snapshot,
     pub telephony: Telephony,
     pub log: Log,
     /// The depots of a hub, from their own files.

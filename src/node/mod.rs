@@ -4,12 +4,13 @@
 //! (in), [`relay`] and [`publisher`] (out), [`letter`], [`advisories`], [`owner`], [`clock`]; [`run`] puts the
 //! roles that [`registry`] makes together as a running site, `started` each of them. [`status`] is what a role answers about itself, [`inquiry`]
 //! asks it, [`queues`] and [`story`] put that together with what the broker has. [`pulse`] sees whether it gets its work
-//! done.
+//! done; [`snapshot`] keeps databases, [`catchup`] lets a restored one come to the present.
 
 pub mod advisories;
 pub mod archive;
 pub mod audit;
 pub mod bench;
+pub mod catchup;
 pub mod clock;
 pub mod commands;
 pub mod consumer;
@@ -39,7 +40,8 @@ pub mod replay;
 mod report;
 pub mod run;
 pub mod sites;
-mod started;
+pub mod snapshot;
+pub mod started;
 pub mod status;
 pub mod story;
 pub mod switches;

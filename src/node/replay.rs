@@ -116,7 +116,12 @@ impl<B: Bus> Replays<B> {
         if !self.look(known).await? {
             return Ok(false);
         }
-        let mut rows: BTreeMap<String, ReplayRow> = Reader::open(&self.path)?
+        let reader = Reader::open(&self.path)?;
+        if reader.catch_up()?.is_some_and(|of| of.done_at_ms.is_none()) {
+            // First what came to the queue, in its order.
+            return Ok(false);
+        }
+        let mut rows: BTreeMap<String, ReplayRow> = reader
             .replays()?
             .into_iter()
             .map(|row| (row.name.clone(), row))

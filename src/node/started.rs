@@ -12,6 +12,7 @@ use super::clock::Clock;
 use super::effects::{Runners, make_calls};
 use super::engine::{Counts, Engine, Settings, SharedRoutes};
 use super::figures::Gathered;
+use super::filters::FilterLog;
 use super::intake::Intake;
 use super::latency::Latency;
 use super::preflight::sync;
@@ -19,10 +20,12 @@ use super::registry::{self, Build};
 use super::relay::Relay;
 use super::replay::Replays;
 use super::run::Error;
+use super::snapshot::keeper::{self, Keeper};
 use super::thread::on_thread;
 use super::writer::{Job, Shared, Writer};
 use super::{
-    advisories, commands, consumer, eventlog, filters, keys, measure, owner, publisher, status,
+    advisories, catchup, commands, consumer, eventlog, filters, keys, measure, owner, publisher,
+    status,
 };
 use crate::bus::jetstream::JetStream;
 use crate::bus::jetstream::service::Service;
@@ -106,12 +109,17 @@ impl Started {
         }
         let names = questions.each_ref().map(String::as_str);
         let questions = bus.listen(&service, site, &names).await?;
+        let wishes = bus
+            .listen(&service, site, &[&keeper::wish_of(self.role)])
+            .await?;
+        let keeper = Keeper::new(bus, config, self.role, clock);
         self.service = Some(service);
         let database = status::Database::new(config, self.role).measured(self.gathered.clone());
         let (jobs, timings) = (self.jobs.clone(), Arc::clone(&self.gathered.commands));
         self.tasks.extend([
             tokio::spawn(commands::serve(commands, jobs, timings, clock)),
             tokio::spawn(status::serve(questions, database, clock)),
+            tokio::spawn(keeper.run(wishes)),
         ]);
         Ok(())
     }
@@ -163,7 +171,11 @@ fn site(config: &Config) -> Result<Site, Error> {
     })
 }
 
-fn lock(dir: &Path, role: RoleName) -> Result<File, Error> {
+/// Takes the lock that a role's process holds, before it looks at its database.
+///
+/// # Errors
+/// [`Error::Locked`] while another process has it.
+pub fn lock(dir: &Path, role: RoleName) -> Result<File, Error> {
     let path = dir.join(format!("{role}.lock"));
     let file = File::options()
         .create(true)
@@ -257,8 +269,9 @@ pub(super) async fn start_role(
     prepare(config, name, clock)?;
     let role = build(config, name).ok_or(Error::NotBuilt(name))?;
     let commands = role.commands().iter().map(|spec| spec.name).collect();
-    let (store, path) = open(config, name, role.migrations(), clock)?;
+    let (mut store, path) = open(config, name, role.migrations(), clock)?;
     owner::claim(bus, name, &store, clock.now()).await?;
+    let catch_up = catchup::begin(bus, name, &mut store).await?;
     let queue = name
         .queue()
         .filter(|queue| !routes_of(routes).filters(queue).is_empty());
@@ -266,7 +279,16 @@ pub(super) async fn start_role(
         Some(queue) => filters::read(bus, queue, bus.stream(EVENTS).await?.identity.0).await?,
         None => None,
     };
-    let intake = Intake::new(log.as_ref(), Arc::clone(routes));
+    // What a restored database was not there for when the queue was made is live for it, as it was for the one before.
+    let restored = |log: &FilterLog| {
+        store
+            .catch_up()
+            .is_some_and(|of| of.stream_id != log.stream)
+    };
+    let intake = Intake::new(
+        log.as_ref().filter(|log| !restored(log)),
+        Arc::clone(routes),
+    );
     let engine = Engine::new(store, role, Arc::clone(routes), settings(config));
     let (jobs, receiver) = mpsc::channel(2 * config.engine.batch_max);
     let (acks, ack_receiver) = mpsc::unbounded_channel();
@@ -320,6 +342,10 @@ pub(super) async fn start_role(
             clock,
         };
         tasks.push(tokio::spawn(replays.run(stop.clone())));
+    }
+    if let Some(to_seq) = catch_up {
+        let watch = catchup::watch(bus.clone(), queue, to_seq, jobs.clone(), stop.clone());
+        tasks.push(tokio::spawn(watch));
     }
     // Not aborted at a stop: it ends when the writer lets go of its sender.
     tokio::spawn(consumer::acknowledge(bus.clone(), ack_receiver));

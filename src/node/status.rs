@@ -79,6 +79,9 @@ pub struct Status {
     /// Of the replays that run in it now, taken together; none from a role that is older than this.
     #[serde(default)]
     pub replays: Option<ReplayFigures>,
+    /// The snapshot that its database was restored from, if it ever was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
 }
 
 /// How far replays are.
@@ -125,6 +128,39 @@ pub struct Made {
     pub epoch: String,
     /// The highest number that it gave out.
     pub last: u64,
+}
+
+/// Where a restored database comes from, and what of its life before it knows nothing of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Restored {
+    /// The snapshot's number.
+    pub snapshot: u64,
+    /// When it was taken.
+    pub taken_at: Ts,
+    /// When the role had caught up with the archive; none until then.
+    pub caught_up_at: Option<Ts>,
+    /// Events of its own in the archive that it did not come to again: from commands, timers and calls.
+    pub not_made_again: u64,
+    /// Where the first of them is; 0 where there is none.
+    pub first_seq: u64,
+    /// Where the last of them is.
+    pub last_seq: u64,
+}
+
+fn restored(reader: &Reader) -> Result<Option<Restored>, store::Error> {
+    let Some(catch_up) = reader.catch_up()? else {
+        return Ok(None);
+    };
+    let lost = reader.not_made_again()?;
+    Ok(Some(Restored {
+        snapshot: catch_up.snapshot,
+        taken_at: Ts::from_ms(catch_up.taken_at_ms),
+        caught_up_at: catch_up.done_at_ms.map(Ts::from_ms),
+        not_made_again: lost.count,
+        first_seq: lost.first_seq,
+        last_seq: lost.last_seq,
+    }))
 }
 
 /// Which event is asked about: by id, or by its place where no id can be read from its body.
@@ -249,6 +285,7 @@ impl Database {
             counts: self.gathered.as_ref().map(Gathered::counts),
             figures: self.gathered.as_ref().map(Gathered::figures),
             replays: Some(ReplayFigures::of(&reader.replays()?)),
+            restored: restored(&reader)?,
         })
     }
 

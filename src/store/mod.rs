@@ -5,6 +5,7 @@
 //! them (`synchronous=FULL`). The relay reads through a [`Reader`], a second, read-only connection. Only this room knows
 //! `rusqlite`; nothing here knows a broker.
 
+mod catch_up;
 mod effect;
 mod error;
 mod inbox;
@@ -16,6 +17,7 @@ pub mod raw;
 mod reader;
 mod replay;
 mod schema;
+pub mod snapshot;
 mod timer;
 mod tx;
 mod waiting;
@@ -27,6 +29,7 @@ use rusqlite::config::DbConfig;
 pub use rusqlite::params;
 use rusqlite::{Connection, OptionalExtension};
 
+pub use catch_up::{Archived, CatchUp, NotMadeAgain};
 pub use effect::{EffectCall, EffectClass, EffectOutcome, PendingEffect, Secret};
 pub use error::{Class, Error};
 pub use inbox::{InboxRow, Outcome};
@@ -77,6 +80,9 @@ pub struct Store {
     identity: Identity,
     counters: Counters,
     committed: Counters,
+    catch_up: Option<CatchUp>,
+    /// Whether `archived` has rows: only a restored database is asked for them.
+    knows_archived: bool,
 }
 
 /// Who this database is.
@@ -125,8 +131,11 @@ impl Store {
             options,
             counters: Counters::default(),
             committed: Counters::default(),
+            catch_up: None,
+            knows_archived: false,
         };
         store.load_identity(fresh)?;
+        store.load_catch_up()?;
         store.counters = Counters {
             outbox_n: store.meta_number("outbox_n")?,
             roadcall_seq: store.meta_number("roadcall_seq")?,

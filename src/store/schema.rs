@@ -114,6 +114,16 @@ CREATE TABLE replay (
 ) WITHOUT ROWID;
 
 CREATE TABLE entity_sequence (entity TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
+",
+    "
+-- Of a restored database: events of its own that the archive has from the life before (see `catch_up`).
+CREATE TABLE archived (
+    event_id BLOB PRIMARY KEY,
+    stream_seq INTEGER NOT NULL,
+    entity TEXT NOT NULL,
+    n INTEGER NOT NULL,
+    again INTEGER NOT NULL
+) WITHOUT ROWID;
 "];
 
 /// The engine's own migrations, oldest first, for whoever checks that published ones stay as they are.
@@ -160,20 +170,7 @@ pub(super) fn done(
     path: &Path,
     role: &[&str],
 ) -> Result<(usize, usize), Error> {
-    let fail = |op| move |error: rusqlite::Error| Error::sqlite(op, path, &error);
-    let version: usize = connection
-        .pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
-        .map_err(fail("reading the schema version"))?
-        .try_into()
-        .map_err(|_| {
-            Error::new(
-                Class::Corrupt,
-                "reading the schema version",
-                path,
-                "it is negative",
-            )
-        })?;
-    let (engine_done, role_done) = (version / ENGINE_UNIT, version % ENGINE_UNIT);
+    let (engine_done, role_done) = version(connection, path)?;
     if engine_done > ENGINE.len() || role_done > role.len() {
         return Err(Error::new(
             Class::NewerSchema,
@@ -187,4 +184,25 @@ pub(super) fn done(
         ));
     }
     Ok((engine_done, role_done))
+}
+
+/// How many migrations of the engine and of the role the database says that it has.
+///
+/// # Errors
+/// It does not say.
+pub(super) fn version(connection: &Connection, path: &Path) -> Result<(usize, usize), Error> {
+    let fail = |op| move |error: rusqlite::Error| Error::sqlite(op, path, &error);
+    let version: usize = connection
+        .pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
+        .map_err(fail("reading the schema version"))?
+        .try_into()
+        .map_err(|_| {
+            Error::new(
+                Class::Corrupt,
+                "reading the schema version",
+                path,
+                "it is negative",
+            )
+        })?;
+    Ok((version / ENGINE_UNIT, version % ENGINE_UNIT))
 }

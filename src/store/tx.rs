@@ -27,11 +27,15 @@ pub struct Origin {
     /// W3C trace context.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// Of a call: the input that asked for it, and that input's own time. Its result is another input each time but makes
+    /// the same ids.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked_by: Option<(Id, i64)>,
 }
 
 impl Origin {
     pub(super) fn write(&self) -> String {
-        // Four optional strings always serialise; an empty origin is the honest fallback.
+        // Optional texts and numbers always serialise; an empty origin is the honest fallback.
         serde_json::to_string(self).unwrap_or_else(|_| "{}".to_owned())
     }
 
@@ -235,6 +239,9 @@ impl<'a> Tx<'a> {
 
     /// Puts an encoded event into the outbox.
     fn append(&mut self, event: &Event, body: &[u8]) -> Result<(), Error> {
+        if self.store.is_archived(event.id)? {
+            return Ok(());
+        }
         let (options, origin) = (&self.store.options, &self.context.origin);
         let mut headers = vec![(
             "Content-Type".to_owned(),
@@ -373,8 +380,10 @@ impl<'a> Tx<'a> {
         if self.context.reach != Reach::Full && call.class == EffectClass::External {
             return Ok(());
         }
-        let (origin, now_ms) = (&self.context.origin, self.context.now.ms());
-        if self.store.add_effect(&call, origin, now_ms)? {
+        let mut origin = self.context.origin.clone();
+        origin.asked_by = Some((self.context.input_id, self.context.input_time.ms()));
+        let now_ms = self.context.now.ms();
+        if self.store.add_effect(&call, &origin, now_ms)? {
             self.output.effects.push(call);
         }
         Ok(())

@@ -45,9 +45,9 @@ pub fn id(kind: &str, n: u64) -> Id {
 
 /// A breakdown: with a vendor near it, who takes the job and arrives, or with nobody for 78 miles.
 #[derive(Debug, Clone, Copy)]
-struct Story {
-    n: u64,
-    vendor: bool,
+pub struct Story {
+    pub n: u64,
+    pub vendor: bool,
 }
 
 impl Story {
@@ -64,7 +64,7 @@ impl Story {
     }
 
     /// Registers the vendor, if there is one.
-    async fn prepare(self, bus: &JetStream) {
+    pub async fn prepare(self, bus: &JetStream) {
         if !self.vendor {
             return;
         }
@@ -103,7 +103,7 @@ impl Story {
     }
 
     /// The whole story.
-    async fn tell(self, bus: JetStream) -> Reported {
+    pub async fn tell(self, bus: JetStream) -> Reported {
         self.prepare(&bus).await;
         let reported = self.report(&bus).await;
         reported.finish(&bus).await;
@@ -126,9 +126,9 @@ impl Story {
 }
 
 /// A story whose incident is accepted by the site.
-struct Reported {
+pub struct Reported {
     story: Story,
-    incident: Value,
+    pub incident: Value,
 }
 
 impl Reported {

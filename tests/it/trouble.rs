@@ -280,8 +280,8 @@ async fn a_database_of_a_newer_version_is_left_alone() {
 
 /// A directory with little room. A small tmpfs where this process may mount one; else the processes are limited in the
 /// size of their files, which SQLite reports as a failed write instead of a full disk.
-struct Tight {
-    dir: tempfile::TempDir,
+pub struct Tight {
+    pub dir: tempfile::TempDir,
     mounted: bool,
 }
 
@@ -290,13 +290,18 @@ const ROOM: &str = "3m";
 const BLOCKS: &str = "2048";
 
 impl Tight {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let mounted = mount(&format!("size={ROOM}"), dir.path());
         Self { dir, mounted }
     }
 
     fn role(&self, site: &Processes, name: &str) -> Command {
+        self.limited(&role(site, name, self.dir.path()))
+    }
+
+    /// The same command where it has no more room than there is.
+    pub fn limited(&self, role: &Command) -> Command {
         let mut command = Command::new("sh");
         let limit = if self.mounted {
             "exec \"$@\"".to_owned()
@@ -304,7 +309,6 @@ impl Tight {
             // Without the trap the kernel would kill the process instead of failing its write.
             format!("trap '' XFSZ; ulimit -f {BLOCKS}; exec \"$@\"")
         };
-        let role = role(site, name, self.dir.path());
         command
             .args(["-c", &limit, "sh"])
             .arg(role.get_program())
@@ -317,7 +321,7 @@ impl Tight {
         if self.mounted { "RC0310" } else { "RC0311" }
     }
 
-    fn loosen(&self) {
+    pub fn loosen(&self) {
         assert!(!self.mounted || mount("remount,size=64m", self.dir.path()));
     }
 }

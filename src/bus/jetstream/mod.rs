@@ -5,6 +5,7 @@
 //! rely on (identities, sequences, error codes) is what the server said.
 
 mod kv;
+pub mod objects;
 mod publish;
 mod pull;
 pub mod queue_info;

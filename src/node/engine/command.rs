@@ -37,6 +37,12 @@ impl Engine {
             output.replies.push((command.id, Ok(reply)));
             return Ok(());
         }
+        if spec.mutates && self.store.catching_up() {
+            let message = "the role catches up with the archive after a restore, try again";
+            let busy = Rejection::new(Code::ServiceUnavailable, message);
+            output.replies.push((command.id, Err(busy)));
+            return Ok(());
+        }
         let context = Context {
             now,
             input_id: command.id,

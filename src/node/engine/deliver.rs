@@ -205,6 +205,7 @@ impl Engine {
                 correlation: event.correlation,
                 home: (home != *site).then_some(home),
                 traceparent,
+                asked_by: None,
             },
             delivery: match mode {
                 Mode::Live => None,

@@ -141,6 +141,8 @@ pub enum Work {
     Published(Vec<PublishedRun>),
     /// The relay verified what is published: this is all of it.
     Verified(Vec<PublishedRun>),
+    /// A restored role's queue has come to the end that the archive had.
+    CaughtUp,
     /// Outbox rows that this server process acknowledged before then are safe on its disk.
     Settled {
         /// The server process.
@@ -275,6 +277,7 @@ impl Engine {
                 Work::Published(runs) => runs
                     .iter()
                     .try_for_each(|run| self.store.mark_published(run))?,
+                Work::CaughtUp => self.caught_up(now, output)?,
                 Work::Verified(runs) => self.store.rewrite_published(runs)?,
                 Work::Settled {
                     server_id,
@@ -294,7 +297,10 @@ impl Engine {
     /// # Errors
     /// A store error.
     pub fn next_due(&self) -> Result<Option<Ts>, store::Error> {
-        let timer = self.store.next_timer_due()?;
+        let timer = match self.store.catching_up() {
+            true => None,
+            false => self.store.next_timer_due()?,
+        };
         let waiting = self.store.next_waiting_due()?;
         let result = self.store.next_result_due()?;
         Ok([timer, waiting, result, self.upkeep.next_ms()]
@@ -318,8 +324,30 @@ impl Engine {
     }
 
     fn run_due_timers(&mut self, now: Ts, output: &mut StepOutput) -> Result<(), store::Error> {
+        // What a restored role has yet to hear may stop them.
+        if self.store.catching_up() {
+            return Ok(());
+        }
         for timer in self.store.due_timers(now.ms(), self.settings.batch_max)? {
             self.fire(&timer, now, output)?;
+        }
+        Ok(())
+    }
+
+    fn caught_up(&mut self, now: Ts, output: &mut StepOutput) -> Result<(), store::Error> {
+        if !self.store.catching_up() {
+            return Ok(());
+        }
+        self.store.end_catch_up(now.ms())?;
+        self.run_due_timers(now, output)?;
+        let lost = self.store.not_made_again()?;
+        let role = self.role.name();
+        tracing::info!(%role, queue = self.queue, "the restored role has caught up");
+        if lost.count > 0 {
+            tracing::warn!(
+                %role, count = lost.count, first_seq = lost.first_seq, last_seq = lost.last_seq,
+                "the archive has events of this role that it did not come to again: what commands, timers and calls changed after the snapshot is not in its database"
+            );
         }
         Ok(())
     }
@@ -392,11 +420,19 @@ impl Engine {
         let Some(pending) = self.store.pending_effect(key)? else {
             return Ok(());
         };
-        let input_id = ids::derive_v8(now.ms(), &[b"effect", key.as_bytes()]);
+        // The same call asked for by the same input ends in events with the same ids, whenever it ends: a restored role makes
+        // it again.
+        let (asked_by, input_time) = match pending.origin.asked_by {
+            Some((id, ms)) => (id.uuid().into_bytes().to_vec(), Ts::from_ms(ms)),
+            // Asked for by an older build.
+            None => (Vec::new(), now),
+        };
+        let parts: [&[u8]; 3] = [b"effect", key.as_bytes(), &asked_by];
+        let input_id = ids::derive_v8(input_time.ms(), &parts);
         let context = Context {
             now,
             input_id,
-            input_time: now,
+            input_time,
             first: false,
             origin: pending.origin,
             delivery: None,

@@ -290,6 +290,7 @@ impl Engine {
                 correlation: event.correlation,
                 home: (home != *site).then_some(home),
                 traceparent: None,
+                asked_by: None,
             },
             delivery: Some("replay"),
             reach: if job.allow_external {

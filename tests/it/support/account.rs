@@ -17,6 +17,7 @@ fn services(site: &str, role: &str, service: &str, queue: &str) -> Vec<(String, 
         "DLQ",
         "KV_REPLAYS",
         "KV_TOPOLOGY",
+        "OBJ_SNAPSHOTS",
     ];
     let mut services: Vec<(String, bool)> = info
         .iter()
@@ -42,6 +43,10 @@ fn services(site: &str, role: &str, service: &str, queue: &str) -> Vec<(String, 
         many("$JS.API.DIRECT.GET.KV_REPLAYS".to_owned()),
         many("$JS.API.DIRECT.GET.KV_TOPOLOGY".to_owned()),
         one("$JS.API.DIRECT.GET.KV_TOPOLOGY.>".to_owned()),
+        // Its snapshots: read, put, and the old ones removed.
+        many("$JS.API.DIRECT.GET.OBJ_SNAPSHOTS".to_owned()),
+        one("$O.SNAPSHOTS.>".to_owned()),
+        one("$JS.API.STREAM.PURGE.OBJ_SNAPSHOTS".to_owned()),
     ]);
     services
 }

@@ -180,12 +180,17 @@ impl Processes {
         .await;
     }
 
-    /// SIGKILL, then a start.
-    pub fn kill(&mut self, role: &'static str) {
+    /// SIGKILL.
+    pub fn end(&mut self, role: &'static str) {
         if let Some(mut child) = self.roles.remove(role) {
             child.kill().expect("killed");
             child.wait().expect("ended");
         }
+    }
+
+    /// SIGKILL, then a start.
+    pub fn kill(&mut self, role: &'static str) {
+        self.end(role);
         self.start(role);
     }
 

@@ -1,0 +1,28 @@
+//! Snapshots of the roles' databases (DESIGN 6 and 8).
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::units::Span;
+
+/// When roles put their databases into the broker's object store, and how many of them stay there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Snapshot {
+    /// Whether roles do it by themselves.
+    pub scheduled: bool,
+    /// From one snapshot of a role to its next.
+    pub every: Span,
+    /// How many of a role are kept.
+    pub keep: usize,
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self {
+            scheduled: true,
+            every: Span::secs(6 * 3600),
+            keep: 3,
+        }
+    }
+}
