@@ -375,11 +375,10 @@ async fn lines_for_the_journal_have_a_level_and_no_time_or_colour() {
     let service = start(stat.dev(), file.try_clone().expect("cloned"));
     let ready = eventually("a line that says ready", || async {
         let words = service.words();
-        let line = words
+        words
             .lines()
             .find(|line| line.contains(" ready "))
-            .map(str::to_owned);
-        line
+            .map(str::to_owned)
     });
     let ready = ready.await;
     assert!(ready.starts_with("<6>roadcall::"), "{ready}");
