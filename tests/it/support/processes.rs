@@ -160,6 +160,11 @@ impl Processes {
         .await;
     }
 
+    /// The broker's process id.
+    pub fn broker_id(&self) -> u32 {
+        self.broker.id()
+    }
+
     /// SIGTERM, an orderly end, and a start up to `ready`.
     pub async fn restart(&mut self, role: &'static str) {
         let mut child = self.roles.remove(role).expect("runs");
