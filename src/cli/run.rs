@@ -119,7 +119,8 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
     };
     let mut config = connection.config()?;
     let logging = logging::start(&config.log.level);
-    let reloader = Reloader::new(connection, &config, logging);
+    let mut reloader = Reloader::new(connection, &config, logging);
+    config.pin_digest();
     runtime()?.block_on(async {
         // From here on: a SIGHUP that comes while starting would end the process else.
         let hangup = on(SignalKind::hangup())?;
@@ -136,6 +137,7 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
         tracing::info!(keepSeconds = sync.keep().as_secs(), "{sync}");
         let result = match start(&config, &wanted, names, embedded).await {
             Ok(running) => {
+                reloader.announce(wanted.files());
                 say_ready(&config, &wanted, started);
                 serve(running, broker.as_mut(), &config, reloader, hangup).await
             }

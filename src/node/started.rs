@@ -87,6 +87,7 @@ impl Started {
         &mut self,
         bus: &JetStream,
         config: &Config,
+        in_force: &status::SharedInForce,
         clock: Clock,
     ) -> Result<(), Error> {
         let (site, name) = (&config.site.id, format!("roadcall-{}", self.role));
@@ -106,7 +107,8 @@ impl Started {
         let names = questions.each_ref().map(String::as_str);
         let questions = bus.listen(&service, site, &names).await?;
         self.service = Some(service);
-        let database = status::Database::new(config, self.role).counting(Arc::clone(&self.counts));
+        let database = status::Database::new(config, self.role)
+            .running(Arc::clone(&self.counts), Arc::clone(in_force));
         let jobs = self.jobs.clone();
         self.tasks.extend([
             tokio::spawn(commands::serve(commands, jobs, clock)),

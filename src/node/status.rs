@@ -70,7 +70,40 @@ pub struct Status {
     /// What its process counted since it started; none where nobody but the file answers.
     #[serde(default)]
     pub counts: Option<Counts>,
+    /// What its process is and by what configuration it runs; none where nobody but the file answers.
+    #[serde(default)]
+    pub in_force: Option<InForce>,
 }
+
+/// What a process is, and by what configuration it runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InForce {
+    /// Version of the program.
+    pub version: String,
+    /// [`Config::digest`] of what is in force.
+    pub config_digest: String,
+    /// Version of the fleet's files that it has read; empty where there are none.
+    pub fleet: String,
+    /// Keys whose files say something else by now, and that wait for a restart.
+    pub waiting_for_restart: Vec<String>,
+}
+
+impl InForce {
+    /// This program by `config`.
+    #[must_use]
+    pub fn of(config: &Config, waiting_for_restart: Vec<String>) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            config_digest: config.digest(),
+            fleet: config.site.fleet.clone(),
+            waiting_for_restart,
+        }
+    }
+}
+
+/// The same for whoever asks a process's roles; told anew at each reload.
+pub type SharedInForce = Arc<Mutex<InForce>>;
 
 /// Which event is asked about: by id, or by its place where no id can be read from its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,6 +182,7 @@ pub struct Database {
     role: RoleName,
     path: PathBuf,
     counts: Option<Arc<Mutex<Counts>>>,
+    in_force: Option<SharedInForce>,
 }
 
 impl Database {
@@ -159,14 +193,16 @@ impl Database {
             role,
             path: config.site.state_dir.join(format!("{role}.db")),
             counts: None,
+            in_force: None,
         }
     }
 
     /// The same, of a role that runs in this process and counts there.
     #[must_use]
-    pub fn counting(self, counts: Arc<Mutex<Counts>>) -> Self {
+    pub fn running(self, counts: Arc<Mutex<Counts>>, in_force: SharedInForce) -> Self {
         Self {
             counts: Some(counts),
+            in_force: Some(in_force),
             ..self
         }
     }
@@ -194,6 +230,10 @@ impl Database {
                 .counts
                 .as_ref()
                 .map(|counts| *counts.lock().unwrap_or_else(PoisonError::into_inner)),
+            in_force: self.in_force.as_ref().map(|in_force| {
+                let told = in_force.lock().unwrap_or_else(PoisonError::into_inner);
+                told.clone()
+            }),
         })
     }
 
