@@ -3,7 +3,7 @@ SHELL := /bin/bash
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 BROKER := target/broker/nats-server
 
-.PHONY: broker python-client mail-server schemathesis client-generator asyncapi-parser asyncapi build demo test verify fmt clippy doc bench
+.PHONY: broker python-client mail-server schemathesis client-generator asyncapi-parser asyncapi build demo dist cargo-deb test verify fmt clippy doc bench
 
 broker:
 	@scripts/fetch-broker
@@ -60,6 +60,14 @@ doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
 verify: fmt clippy doc test
+
+# What makes the .deb.
+cargo-deb:
+	@scripts/fetch-cargo-deb
+
+# target/dist: a tarball and a .deb of the static binary with all that goes with it.
+dist: build cargo-deb
+	@scripts/dist
 
 bench: build
 	target/release/roadcall bench

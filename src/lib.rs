@@ -8,6 +8,7 @@ pub mod error;
 pub mod event;
 pub mod gateway;
 pub mod node;
+pub mod ops;
 pub mod provider;
 pub mod role;
 pub mod routing;

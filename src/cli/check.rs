@@ -1,6 +1,6 @@
 //! `roadcall check`: whether roles could start here, a line each; for a person and for `ExecStartPre`.
 //!
-//! It changes nothing but for unpacking the bundled nats-server. A wrong configuration is all it says then (exit 64);
+//! It changes nothing but for unpacking the bundled nats-server, for the state directory's owner. A wrong configuration is all it says then (exit 64);
 //! else everything is looked at (exit 1 if something fails, 2 if only the topology differs).
 
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use crate::bus::topology;
 use crate::config::Config;
 use crate::node::preflight::{guard_archive, inspect_store};
 use crate::node::run::{desired, routes};
+use crate::ops::ownership::Owner;
 use crate::role::RoleName;
 
 /// Below this a disk counts as full.
@@ -151,7 +152,15 @@ async fn broker(
     found: &mut Findings,
 ) -> Option<JetStream> {
     if embedded && !broker::in_use(&config.broker_store_dir()) {
-        match broker::probe(&broker_options(config)).await {
+        let (store_dir, owner) = (
+            config.broker_store_dir(),
+            Owner::above(&config.broker_store_dir()),
+        );
+        let probed = broker::probe(&broker_options(config)).await;
+        if let Some(owner) = owner {
+            owner.take(&store_dir);
+        }
+        match probed {
             Ok((path, version)) => found.add(
                 "broker",
                 Status::Ok,

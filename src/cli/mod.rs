@@ -35,6 +35,7 @@ mod report;
 mod rule;
 mod run;
 mod setting;
+mod shell;
 mod site;
 mod topology;
 mod tracking;
@@ -211,6 +212,10 @@ enum Command {
     /// Check or print the ledger of operators' actions and changes.
     #[command(subcommand)]
     Ledger(ledger::LedgerVerb),
+    /// Print a shell's completions for this program.
+    Completions(shell::Completions),
+    /// Print the manual page, or write those of all commands.
+    Man(shell::Man),
     /// What an error code means and what to do about it; or an event's whole story, from its cause to its outcomes.
     Explain(explain::Explain),
 }
@@ -268,6 +273,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Demo(demo) => demo.run(&connection).await,
             Command::Check(of) => check::check(&connection, &of).await,
             Command::Config(verb) => config::config(&connection, &verb).await,
+            Command::Completions(of) => shell::completions(&of),
+            Command::Man(to) => shell::man(&to),
             Command::Openapi => {
                 output::print_json(&crate::gateway::document())?;
                 Ok(ExitCode::SUCCESS)

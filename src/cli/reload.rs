@@ -8,6 +8,7 @@ use crate::config::{self, Config};
 use crate::node::processes::Announced;
 use crate::node::run::{Node, routes};
 use crate::node::status::InForce;
+use crate::ops::systemd;
 use crate::routing::Routes;
 
 /// What a running process needs in order to reload.
@@ -51,20 +52,12 @@ impl Reloader {
 
     /// Reads everything again. Tells systemd before and after.
     pub(super) async fn reload(&mut self, node: Option<&Node>) {
-        use sd_notify::NotifyState as S;
-        // Not under systemd there is nobody to tell.
-        let since = S::monotonic_usec_now().ok();
-        let _ = sd_notify::notify(
-            &[Some(S::Reloading), since]
-                .into_iter()
-                .flatten()
-                .collect::<Vec<_>>(),
-        );
+        systemd::reloading();
         match self.connection.config() {
             Ok(new) => self.take(&new, node).await,
             Err(failure) => refuse(&failure),
         }
-        let _ = sd_notify::notify(&[S::Ready]);
+        systemd::reloaded();
     }
 
     async fn take(&mut self, new: &Config, node: Option<&Node>) {

@@ -11,6 +11,8 @@ use super::failure::Failure;
 use super::logging;
 use super::reload::Reloader;
 use crate::broker::{self, durability::DiskSync};
+use crate::bus::jetstream::JetStream;
+use crate::bus::{Bus, EVENTS};
 use crate::config::{BrokerMode, Config, path_dirs};
 use crate::event::Ts;
 use crate::gateway::Gateway;
@@ -18,6 +20,7 @@ use crate::node::clock::Clock;
 use crate::node::preflight::{guard_archive, sync};
 use crate::node::run::{Node, desired, routes, settle_topology};
 use crate::node::sites::{self, Depots};
+use crate::ops::systemd;
 use crate::role::RoleName;
 
 /// How often rules that wait for `topology apply` are held against the server.
@@ -124,8 +127,10 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
     runtime()?.block_on(async {
         // From here on: a SIGHUP that comes while starting would end the process else.
         let hangup = on(SignalKind::hangup())?;
+        let mut terminate = on(SignalKind::terminate())?;
         let embedded = wanted.embedded(&config);
         let mut broker = if embedded {
+            systemd::status("starting the broker");
             let running = broker::start(broker_options(&config)).await?;
             config.bus.url.clone_from(&running.url);
             tracing::info!(url = running.url, version = running.version, "broker ready");
@@ -135,14 +140,37 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
         };
         let sync = settle_sync(&mut config, embedded).await;
         tracing::info!(keepSeconds = sync.keep().as_secs(), "{sync}");
-        let result = match start(&config, &wanted, names, embedded).await {
-            Ok(running) => {
-                reloader.announce(wanted.files());
-                say_ready(&config, &wanted, started);
-                serve(running, broker.as_mut(), &config, reloader, hangup).await
-            }
-            Err(failure) => Err(failure),
+        systemd::status("starting the roles");
+        let begun = tokio::select! {
+            begun = start(&config, &wanted, names, embedded) => Some(begun),
+            _ = terminate.recv() => None,
         };
+        let result = match begun {
+            Some(Ok(running)) => {
+                reloader.announce(wanted.files());
+                say_ready(&running, &config, &wanted, started);
+                serve(
+                    running,
+                    broker.as_mut(),
+                    &config,
+                    reloader,
+                    (hangup, terminate),
+                )
+                .await
+            }
+            Some(Err(failure)) => Err(failure),
+            None => {
+                tracing::info!("stopping on SIGTERM, before the start was done");
+                Ok(ExitCode::SUCCESS)
+            }
+        };
+        if let Some(line) = result
+            .as_ref()
+            .err()
+            .and_then(|error| error.lines().into_iter().next())
+        {
+            systemd::status(&format!("{}: {}", line.code, line.message));
+        }
         if let Some(broker) = broker {
             broker.shutdown().await;
         }
@@ -189,6 +217,31 @@ struct Running {
     gateway: Option<Gateway>,
     /// What the broker of this process lets in.
     depots: Option<Depots>,
+    /// The broker, where this process runs it.
+    broker: Option<JetStream>,
+}
+
+impl Running {
+    /// Whether everything that runs here gets on: each role commits steps, a broker of ours answers.
+    fn alive(&self) -> impl Fn() -> futures::future::BoxFuture<'static, bool> + Send + use<> {
+        let (pulse, broker) = (self.node.as_ref().map(Node::pulse), self.broker.clone());
+        move || {
+            let (pulse, broker) = (pulse.clone(), broker.clone());
+            let answer = async move {
+                if let Some(broker) = &broker
+                    && let Err(error) = broker.stream(EVENTS).await
+                {
+                    tracing::warn!(%error, "the broker does not answer the watchdog");
+                    return false;
+                }
+                match &pulse {
+                    Some(pulse) => pulse.felt().await,
+                    None => true,
+                }
+            };
+            Box::pin(answer)
+        }
+    }
 }
 
 /// Connects and starts what is wanted; a process that only runs the broker has no node.
@@ -200,6 +253,7 @@ async fn start(
 ) -> Result<Running, Failure> {
     let bus = connect(config, &format!("roadcall-{}", names.join("-"))).await?;
     let depots = (embedded && config.is_hub()).then(|| Depots::new(bus.clone(), config));
+    let broker = embedded.then(|| bus.clone());
     if !wanted.broker_only {
         let node = Node::start(bus.clone(), config, &wanted.roles, embedded).await?;
         // Behind the roles of the same process: they answer from its first request on.
@@ -211,6 +265,7 @@ async fn start(
             node: Some(node),
             gateway,
             depots,
+            broker,
         });
     }
     let desired = desired(config, &routes(config)?, &topology_roles(config)?);
@@ -218,13 +273,23 @@ async fn start(
     settle_topology(&bus, &desired, true).await?;
     Ok(Running {
         depots,
+        broker,
         ..Running::default()
     })
 }
 
-fn say_ready(config: &Config, wanted: &Wanted, started: Ts) {
+/// Says so once, unless a role could not go on already.
+fn say_ready(running: &Running, config: &Config, wanted: &Wanted, started: Ts) {
+    if running
+        .node
+        .as_ref()
+        .is_some_and(|node| node.stop.is_cancelled())
+    {
+        return;
+    }
     let mut names: Vec<&str> = wanted.roles.iter().map(|role| role.as_str()).collect();
     names.extend(wanted.gateway.then_some("gateway"));
+    names.extend(wanted.broker_only.then_some("broker"));
     let startup_ms = u64::try_from(Clock.since(started).as_millis()).unwrap_or(u64::MAX);
     tracing::info!(
         roles = names.join(","),
@@ -232,8 +297,11 @@ fn say_ready(config: &Config, wanted: &Wanted, started: Ts) {
         startupMs = startup_ms,
         "ready"
     );
-    // Not under systemd there is nobody to tell.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    systemd::ready(&format!(
+        "running {} at {}",
+        names.join(", "),
+        config.site.id
+    ));
 }
 
 /// Until a signal or a role ends it.
@@ -242,12 +310,14 @@ async fn serve(
     mut broker: Option<&mut broker::Running>,
     config: &Config,
     mut reloader: Reloader,
-    mut hangup: Signal,
+    (mut hangup, mut terminate): (Signal, Signal),
 ) -> Result<ExitCode, Failure> {
+    let watchdog = tokio::spawn(systemd::watch(running.alive()));
     let Running {
         node,
         gateway,
         mut depots,
+        ..
     } = running;
     let stop = node
         .as_ref()
@@ -257,7 +327,6 @@ async fn serve(
         .as_ref()
         .map(|node| node.rules_outdated.clone())
         .unwrap_or_default();
-    let mut terminate = on(SignalKind::terminate())?;
     let mut interrupt = on(SignalKind::interrupt())?;
     loop {
         tokio::select! {
@@ -290,7 +359,8 @@ async fn serve(
         }
         break;
     }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    watchdog.abort();
+    systemd::stopping();
     if let Some(gateway) = gateway {
         tokio::select! {
             () = gateway.shutdown() => {}

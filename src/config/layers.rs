@@ -11,7 +11,7 @@ use figment::providers::Serialized;
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile as FigmentProfile, Provider};
 
-use super::fleet::versions::{MAIN_LINK, dir_of, is_ours};
+use super::fleet::versions::{MAIN_LINK, is_ours};
 use super::{Config, Problem, Profile, Sources, flatten};
 
 pub(super) const SYSTEM_FILE: &str = "/etc/roadcall/roadcall.toml";
@@ -91,13 +91,20 @@ pub(super) fn merge(sources: &Sources, problems: &mut Vec<Problem>) -> Merged {
     }
 }
 
+/// Where the first file is, and what lies beside it.
+pub(super) fn directory(sources: &Sources) -> &Path {
+    let main = sources.files.first().map(PathBuf::as_path);
+    let main = main.unwrap_or(Path::new(SYSTEM_FILE));
+    main.parent().unwrap_or(Path::new("."))
+}
+
 /// The files in the order in which they are merged, and whether each belongs to a role.
 fn files(sources: &Sources, problems: &mut Vec<Problem>) -> Vec<(PathBuf, bool)> {
     let (main, further) = match sources.files.split_first() {
         None => (Path::new(SYSTEM_FILE), &[][..]),
         Some((main, further)) => (main.as_path(), further),
     };
-    let dir = dir_of(main);
+    let dir = directory(sources);
     let fleet = sources.fleet.as_ref();
     let mut found = vec![main.to_owned()];
     let mut conf_d = toml_files(&dir.join("conf.d"));

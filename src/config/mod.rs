@@ -2,6 +2,7 @@
 //! (DESIGN 11). Only this room reads the environment.
 
 mod check;
+mod credentials;
 pub mod depots;
 mod digest;
 pub mod fleet;
@@ -76,6 +77,7 @@ impl Loaded {
     pub fn load(sources: &Sources) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let layers::Merged { figment, files } = layers::merge(sources, &mut problems);
+        let (given, beside) = (credentials_directory(), layers::directory(sources));
         let merged: Dict = figment
             .extract()
             .map_err(|error| vec![of_figment("", error)])?;
@@ -109,6 +111,13 @@ impl Loaded {
             auth,
             audit,
             log
+        );
+        credentials::resolve(
+            &mut config,
+            given.as_deref(),
+            beside,
+            &|key| origin(&figment, key),
+            &mut problems,
         );
         let mut check = check::Check {
             origin: &|key| origin(&figment, key),
@@ -370,6 +379,19 @@ pub fn path_dirs() -> Vec<PathBuf> {
     std::env::var_os("PATH")
         .map(|path| std::env::split_paths(&path).collect())
         .unwrap_or_default()
+}
+
+/// Where the service manager put the secrets of this process.
+fn credentials_directory() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
+}
+
+/// The file, as device and inode, that the service manager gave as a way to its journal.
+#[must_use]
+pub fn journal_stream() -> Option<(u64, u64)> {
+    let text = std::env::var("JOURNAL_STREAM").ok()?;
+    let (device, inode) = text.split_once(':')?;
+    Some((device.parse().ok()?, inode.parse().ok()?))
 }
 
 /// The person at the machine, for `operator:<user>`.

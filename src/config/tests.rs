@@ -290,3 +290,36 @@ fn a_carrier_says_what_it_lacks_and_its_secrets_are_not_shown() {
     assert_eq!(row(&loaded, "notifications.sms_token_file").0, "");
     assert!(!format!("{:?}", loaded.origins).contains("hidden"));
 }
+
+#[test]
+fn a_credential_is_a_file_of_the_service_manager_or_beside_the_configuration() {
+    let text = "[bus]\ncreds = 'credential:hub.creds'\n[telephony]\nwebhook_secret_file = 'credential:phone'";
+    let dir = tempfile::tempdir().expect("a directory");
+    let main = write(dir.path(), "roadcall.toml", text);
+    let loaded = load_with(vec![main], &[]).expect("valid");
+    let secrets = dir.path().join("secrets");
+    assert_eq!(
+        loaded.config.bus.creds,
+        secrets.join("hub.creds").display().to_string()
+    );
+    assert_eq!(row(&loaded, "bus.creds").0, "credential:hub.creds");
+
+    let mut config = Config::default();
+    config.bus.creds = "credential:hub.creds".to_owned();
+    let mut problems = Vec::new();
+    let (given, origin) = (Path::new("/run/credentials/x.service"), |_: &str| {
+        String::new()
+    });
+    credentials::resolve(&mut config, Some(given), dir.path(), &origin, &mut problems);
+    assert_eq!(
+        (config.bus.creds.as_str(), problems.len()),
+        ("/run/credentials/x.service/secret_hub.creds", 0)
+    );
+
+    let wrong = load("[bus]\ncreds = 'credential:../shadow'").expect_err("no name");
+    assert_eq!(
+        (wrong.len(), wrong[0].key.as_str()),
+        (1, "bus.creds"),
+        "{wrong:?}"
+    );
+}

@@ -3,7 +3,8 @@
 //! In reading order: [`engine`] (inputs to commits), [`writer`] (the thread around it), [`consumer`] and [`commands`]
 //! (in), [`relay`] and [`publisher`] (out), [`letter`], [`advisories`], [`owner`], [`clock`]; [`run`] puts the
 //! roles that [`registry`] makes together as a running site, `started` each of them. [`status`] is what a role answers about itself, [`inquiry`]
-//! asks it, [`queues`] and [`story`] put that together with what the broker has.
+//! asks it, [`queues`] and [`story`] put that together with what the broker has. [`pulse`] sees whether it gets its work
+//! done.
 
 pub mod advisories;
 pub mod archive;
@@ -15,6 +16,7 @@ pub mod consumer;
 pub mod effects;
 pub mod engine;
 pub mod eventlog;
+pub mod figures;
 pub mod filters;
 pub mod import;
 pub mod inquiry;
@@ -23,16 +25,19 @@ pub mod keys;
 pub mod latency;
 pub mod letter;
 pub mod measure;
+mod origin;
 pub mod otp;
 pub mod owner;
 pub mod preflight;
 pub mod processes;
 pub mod publisher;
+pub mod pulse;
 pub mod queues;
 pub mod registry;
 pub mod relay;
 mod reload;
 pub mod replay;
+mod report;
 pub mod rollout;
 pub mod run;
 pub mod sites;

@@ -15,13 +15,14 @@ use tokio::sync::mpsc;
 use super::clock::Clock;
 use super::commands::{answer, command};
 use super::engine::Counts;
+use super::figures::{Figures, Gathered};
 use super::writer::Reply;
 use crate::bus::jetstream::service::Request;
 use crate::config::Config;
 use crate::event::{Id, Ts};
 use crate::role::permission::{self, Permission, Scope};
 use crate::role::{Code, Command, Rejection, RoleName};
-use crate::store::{self, Attempt, Outcome, Reader, Sought, WaitingState};
+use crate::store::{self, Attempt, Outcome, Reader, ReplayRow, ReplayState, Sought, WaitingState};
 
 /// Events that are asked about at once at the most.
 const MANY_MAX: usize = 1000;
@@ -67,12 +68,67 @@ pub struct Status {
     /// Events that it has promised and that are not known to be in the archive; none from a role that is older than this.
     #[serde(default)]
     pub outbox: Option<u64>,
+    /// What it has published; none from a role that is older than this, and before its first start.
+    #[serde(default)]
+    pub made: Option<Made>,
     /// What its process counted since it started; none where nobody but the file answers.
     #[serde(default)]
     pub counts: Option<Counts>,
     /// What its process is and by what configuration it runs; none where nobody but the file answers.
     #[serde(default)]
     pub in_force: Option<InForce>,
+    /// What else its process measured since then.
+    #[serde(default)]
+    pub figures: Option<Figures>,
+    /// Of the replays that run in it now, taken together; none from a role that is older than this.
+    #[serde(default)]
+    pub replays: Option<ReplayFigures>,
+}
+
+/// How far replays are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplayFigures {
+    /// How many run.
+    pub running: u64,
+    /// Sequences within their bounds.
+    pub sequences: u64,
+    /// Those that have been looked at.
+    pub sequences_done: u64,
+    /// Events handled with success.
+    pub handled: u64,
+    /// Events left alone, which had an outcome or wait.
+    pub duplicates: u64,
+    /// Events that were not for the queue, or too old.
+    pub filtered: u64,
+    /// Events that could not be handled now.
+    pub failed: u64,
+}
+
+impl ReplayFigures {
+    fn of(rows: &[ReplayRow]) -> Self {
+        let mut all = Self::default();
+        for row in rows.iter().filter(|row| row.state == ReplayState::Running) {
+            all.running += 1;
+            all.sequences += (row.to_seq + 1).saturating_sub(row.from_seq);
+            all.sequences_done += row.next_seq.saturating_sub(row.from_seq);
+            all.handled += row.handled;
+            all.duplicates += row.duplicates;
+            all.filtered += row.filtered;
+            all.failed += row.failed;
+        }
+        all
+    }
+}
+
+/// How many events a role has made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Made {
+    /// Which life of its database.
+    pub epoch: String,
+    /// The highest number that it gave out.
+    pub last: u64,
 }
 
 /// What a process is, and by what configuration it runs.
@@ -181,7 +237,7 @@ pub struct Requested {
 pub struct Database {
     role: RoleName,
     path: PathBuf,
-    counts: Option<Arc<Mutex<Counts>>>,
+    gathered: Option<Gathered>,
     in_force: Option<SharedInForce>,
 }
 
@@ -192,16 +248,24 @@ impl Database {
         Self {
             role,
             path: config.site.state_dir.join(format!("{role}.db")),
-            counts: None,
+            gathered: None,
             in_force: None,
         }
     }
 
-    /// The same, of a role that runs in this process and counts there.
+    /// The same, of a role that runs in this process and is measured there.
     #[must_use]
-    pub fn running(self, counts: Arc<Mutex<Counts>>, in_force: SharedInForce) -> Self {
+    pub fn measured(self, gathered: Gathered) -> Self {
         Self {
-            counts: Some(counts),
+            gathered: Some(gathered),
+            ..self
+        }
+    }
+
+    /// The same, of a role whose process says by what it runs.
+    #[must_use]
+    pub fn by(self, in_force: SharedInForce) -> Self {
+        Self {
             in_force: Some(in_force),
             ..self
         }
@@ -226,10 +290,10 @@ impl Database {
             waiting: backlog.rows,
             oldest_waiting_at: backlog.oldest_received_at_ms.map(Ts::from_ms),
             outbox: Some(reader.outbox_depth()?),
-            counts: self
-                .counts
-                .as_ref()
-                .map(|counts| *counts.lock().unwrap_or_else(PoisonError::into_inner)),
+            made: reader.made()?.map(|(epoch, last)| Made { epoch, last }),
+            counts: self.gathered.as_ref().map(Gathered::counts),
+            figures: self.gathered.as_ref().map(Gathered::figures),
+            replays: Some(ReplayFigures::of(&reader.replays()?)),
             in_force: self.in_force.as_ref().map(|in_force| {
                 let told = in_force.lock().unwrap_or_else(PoisonError::into_inner);
                 told.clone()

@@ -34,6 +34,8 @@ pub enum Job {
     Ask(Box<Command>, oneshot::Sender<Reply>),
     /// Other numbers for the role and the engine, from the next step on.
     Reload(Box<Terms>),
+    /// Somebody wants to know whether steps get done: told behind the next one.
+    Beat(oneshot::Sender<()>),
 }
 
 /// What a reload brings to a writer.
@@ -141,7 +143,7 @@ impl<B: Bus> Writer<B> {
     }
 
     async fn step(&mut self, batch: Vec<Job>) -> Result<(), store::Error> {
-        let mut askers = HashMap::new();
+        let (mut askers, mut beats) = (HashMap::new(), Vec::new());
         let mut work = Vec::with_capacity(batch.len());
         for job in batch {
             match job {
@@ -151,6 +153,7 @@ impl<B: Bus> Writer<B> {
                     work.push(Work::Command(command));
                 }
                 Job::Reload(terms) => self.engine.reload(terms.role, terms.settings),
+                Job::Beat(beat) => beats.push(beat),
             }
         }
         let times: Vec<Times> = work.iter().filter_map(times).collect();
@@ -172,6 +175,10 @@ impl<B: Bus> Writer<B> {
             self.shared.age.record(since(times.made_ms));
         }
         self.hand_out(output, &mut askers);
+        for beat in beats {
+            // Whoever asked may have given up: the process is stopping.
+            let _ = beat.send(());
+        }
         Ok(())
     }
 

@@ -160,6 +160,26 @@ impl Processes {
         .await;
     }
 
+    /// SIGTERM, an orderly end, and a start up to `ready`.
+    pub async fn restart(&mut self, role: &'static str) {
+        let mut child = self.roles.remove(role).expect("runs");
+        let pid = i32::try_from(child.id()).expect("a process id");
+        let pid = rustix::process::Pid::from_raw(pid).expect("not zero");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("sent");
+        let ended = tokio::task::spawn_blocking(move || child.wait()).await;
+        let status = ended.expect("no panic").expect("ended");
+        let log = self.dir.path().join(format!("{role}.log"));
+        let words = || std::fs::read_to_string(&log).expect("a log");
+        assert!(status.success(), "{role}: {status}: {}", words());
+        let starts = || words().matches(r#""message":"ready""#).count();
+        let before = starts();
+        self.start(role);
+        eventually("the role to be ready again", || async {
+            (starts() > before).then_some(())
+        })
+        .await;
+    }
+
     /// SIGKILL, then a start.
     pub fn kill(&mut self, role: &'static str) {
         if let Some(mut child) = self.roles.remove(role) {

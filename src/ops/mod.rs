@@ -1,0 +1,4 @@
+//! What concerns the machine around the program, not the business in it.
+
+pub mod ownership;
+pub mod systemd;
