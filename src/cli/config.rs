@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Connection;
 use super::failure::Failure;
+use super::fleet::{FleetVerb, fleet};
 use super::output::{print_json, say};
 use super::run::{role_files, topology_roles};
 use crate::config::{Loaded, Problem};
@@ -26,6 +27,8 @@ pub(super) enum ConfigVerb {
     Check(OfRoles),
     /// Print the JSON Schema of the configuration.
     Schema,
+    #[command(flatten)]
+    Fleet(FleetVerb),
 }
 
 /// Whose files in `role.d` count.
@@ -73,8 +76,12 @@ pub(super) fn check_further(loaded: &Loaded) -> Result<(), Failure> {
     }
 }
 
-pub(super) fn config(connection: &Connection, verb: &ConfigVerb) -> Result<ExitCode, Failure> {
+pub(super) async fn config(
+    connection: &Connection,
+    verb: &ConfigVerb,
+) -> Result<ExitCode, Failure> {
     match verb {
+        ConfigVerb::Fleet(verb) => return fleet(connection, verb).await,
         ConfigVerb::Schema => {
             print_json(&schemars::schema_for!(crate::config::Config).to_value())?;
         }

@@ -17,6 +17,7 @@ mod dlq;
 mod event;
 mod explain;
 mod failure;
+mod fleet;
 mod geofence;
 mod incident;
 mod kb;
@@ -75,7 +76,7 @@ struct Connection {
     /// Takes the place of /etc/roadcall/roadcall.toml, with conf.d, site.toml and role.d beside it; further ones override.
     #[arg(long, global = true, value_name = "PATH")]
     config: Vec<PathBuf>,
-    /// The site.
+    /// The site; `config` with `--sites-root` takes several, separated by commas.
     #[arg(long, global = true, value_name = "ID")]
     site: Option<String>,
     /// The broker, `nats://host:port`.
@@ -99,7 +100,8 @@ struct Connection {
 }
 
 impl Connection {
-    fn load(&self) -> Result<Loaded, Failure> {
+    /// What the flags say of the configuration.
+    fn flags(&self) -> Vec<(String, String)> {
         let flag =
             |key: &str, value: &Option<String>| value.clone().map(|value| (key.to_owned(), value));
         let flags = [
@@ -108,10 +110,15 @@ impl Connection {
             flag("bus.creds", &self.creds),
             flag("site.state_dir", &self.state_dir),
         ];
+        flags.into_iter().flatten().collect()
+    }
+
+    fn load(&self) -> Result<Loaded, Failure> {
         let sources = Sources {
             files: self.config.clone(),
             roles: self.roles.clone(),
-            flags: flags.into_iter().flatten().collect(),
+            flags: self.flags(),
+            ..Sources::default()
         };
         Loaded::load(&sources).map_err(Failure::Config)
     }
@@ -129,7 +136,7 @@ enum Command {
     Check(config::OfRoles),
     /// Measure this machine: Roadcall against the broker alone and a loop written by hand.
     Bench(bench::Bench),
-    /// Show or check the configuration.
+    /// Show or check the configuration; bring a fleet's to its sites.
     #[command(subcommand)]
     Config(config::ConfigVerb),
     /// Compare the broker's streams and queues with what the site needs, or bring them there (changes data).
@@ -263,16 +270,13 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             "give --role or a command; see roadcall --help",
         ));
     };
-    if let Command::Config(verb) = command {
-        return config::config(&connection, &verb);
-    }
     let runtime = run::runtime()?;
     runtime.block_on(async {
         match command {
             Command::Bench(bench) => bench.run(&connection).await,
             Command::Demo(demo) => demo.run(&connection).await,
             Command::Check(of) => check::check(&connection, &of).await,
-            Command::Config(verb) => config::config(&connection, &verb),
+            Command::Config(verb) => config::config(&connection, &verb).await,
             Command::Completions(of) => shell::completions(&of),
             Command::Man(to) => shell::man(&to),
             Command::Openapi => {

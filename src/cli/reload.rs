@@ -5,7 +5,9 @@ use super::Connection;
 use super::failure::Failure;
 use super::logging::Logging;
 use crate::config::{self, Config};
+use crate::node::processes::Announced;
 use crate::node::run::{Node, routes};
+use crate::node::status::InForce;
 use crate::ops::systemd;
 use crate::routing::Routes;
 
@@ -15,6 +17,8 @@ pub(super) struct Reloader {
     /// As the files have it, without what this process found out (the broker's address).
     loaded: Config,
     logging: Logging,
+    /// The entry of this process among those of the site.
+    announced: Option<Announced>,
     /// New rules, some of which wait for `topology apply`.
     waiting: Option<Routes>,
 }
@@ -25,8 +29,20 @@ impl Reloader {
             connection: connection.clone(),
             loaded: loaded.clone(),
             logging,
+            announced: None,
             waiting: None,
         }
+    }
+
+    /// Says that the process is ready, and by what configuration.
+    pub(super) fn announce(&mut self, runs: Vec<String>) {
+        let in_force = InForce::of(&self.loaded, Vec::new());
+        let announced = Announced::new(&self.loaded.site.state_dir, runs, in_force);
+        self.announced = announced
+            .inspect_err(|error| {
+                tracing::warn!(%error, "site.state_dir takes no note of this process; roadcall config apply will not find it");
+            })
+            .ok();
     }
 
     /// Whether rules wait for `topology apply`.
@@ -61,6 +77,7 @@ impl Reloader {
         }
         self.loaded = reload.config;
         self.logging.set(&self.loaded.log.level);
+        let in_force = InForce::of(&self.loaded, reload.refused);
         if let Some(node) = node {
             node.reload(&self.loaded).await;
             let kept = node.take_rules(&rules);
@@ -71,6 +88,10 @@ impl Reloader {
                 );
             }
             self.waiting = (!kept.is_empty()).then_some(rules);
+            node.tell(in_force.clone());
+        }
+        if let Some(Err(error)) = self.announced.as_mut().map(|own| own.tell(in_force)) {
+            tracing::warn!(%error, "site.state_dir takes no note of the reload");
         }
         tracing::info!("configuration reloaded");
     }

@@ -122,7 +122,8 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
     };
     let mut config = connection.config()?;
     let logging = logging::start(&config.log.level);
-    let reloader = Reloader::new(connection, &config, logging);
+    let mut reloader = Reloader::new(connection, &config, logging);
+    config.pin_digest();
     runtime()?.block_on(async {
         // From here on: a SIGHUP that comes while starting would end the process else.
         let hangup = on(SignalKind::hangup())?;
@@ -146,6 +147,7 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
         };
         let result = match begun {
             Some(Ok(running)) => {
+                reloader.announce(wanted.files());
                 say_ready(&running, &config, &wanted, started);
                 serve(
                     running,

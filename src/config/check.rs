@@ -13,6 +13,8 @@ use crate::routing::parse_duration;
 pub(super) struct Check<'a> {
     /// Tells where a key's value came from.
     pub origin: &'a dyn Fn(&str) -> String,
+    /// Whether files that a value names are another machine's.
+    pub elsewhere: bool,
     /// What was found.
     pub problems: Vec<Problem>,
 }

@@ -16,6 +16,9 @@ impl Config {
     /// does not count: a hub has the same digest before and after a depot joins it.
     #[must_use]
     pub fn digest(&self) -> String {
+        if let Some(pinned) = &self.pinned {
+            return pinned.clone();
+        }
         // Sorted by key, plain data: see `as_dict`.
         let text = serde_json::to_string(&as_dict(self)).unwrap_or_default();
         let hash = Sha256::digest(text);
@@ -23,6 +26,12 @@ impl Config {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect()
+    }
+
+    /// Lets [`Self::digest`] stay what it is: what a process finds out when it starts (where its own broker listens, how an
+    /// external one syncs) and writes into its configuration is none.
+    pub fn pin_digest(&mut self) {
+        self.pinned = Some(self.digest());
     }
 }
 
@@ -55,6 +64,15 @@ mod tests {
         assert!(digests.iter().all(|digest| digest.len() == 2 * SHOWN));
         let told_apart = digests.iter().collect::<BTreeSet<_>>().len();
         assert_eq!(told_apart, digests.len(), "{digests:?}");
+    }
+
+    #[test]
+    fn what_a_process_finds_out_does_not_count() {
+        let mut config = Config::default();
+        let before = config.digest();
+        config.pin_digest();
+        config.bus.url = "nats://127.0.0.1:50123".to_owned();
+        assert_eq!(config.digest(), before);
     }
 
     #[test]

@@ -11,9 +11,10 @@ use figment::providers::Serialized;
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile as FigmentProfile, Provider};
 
+use super::fleet::versions::{MAIN_LINK, is_ours};
 use super::{Config, Problem, Profile, Sources, flatten};
 
-const SYSTEM_FILE: &str = "/etc/roadcall/roadcall.toml";
+pub(super) const SYSTEM_FILE: &str = "/etc/roadcall/roadcall.toml";
 const ENV_PREFIX: &str = "ROADCALL__";
 
 /// One origin and what it says.
@@ -53,9 +54,18 @@ pub(super) fn merge(sources: &Sources, problems: &mut Vec<Problem>) -> Merged {
         }
         let metadata = Metadata::from("TOML file", path.as_path());
         layers.push(Layer { metadata, dict });
+        let fleet = sources.fleet.as_ref();
+        if let Some(fleet) = fleet.filter(|fleet| fleet.shared.last() == Some(path)) {
+            layers.extend(fleet.said.iter().map(|(key, value)| Layer {
+                metadata: Metadata::from("TOML file", path.as_path()),
+                dict: nested(key, Value::from(value.clone())),
+            }));
+        }
     }
     refuse_conflicts(&role_files, problems);
-    layers.extend(environment());
+    if !sources.elsewhere {
+        layers.extend(environment());
+    }
     for (key, value) in &sources.flags {
         let dict = nested(key, Value::from(value.clone()));
         let metadata = Metadata::named("flag");
@@ -95,15 +105,30 @@ fn files(sources: &Sources, problems: &mut Vec<Problem>) -> Vec<(PathBuf, bool)>
         Some((main, further)) => (main.as_path(), further),
     };
     let dir = directory(sources);
+    let fleet = sources.fleet.as_ref();
     let mut found = vec![main.to_owned()];
-    found.extend(toml_files(&dir.join("conf.d")));
+    let mut conf_d = toml_files(&dir.join("conf.d"));
+    if let Some(fleet) = fleet {
+        // In the place of the version that is there.
+        let place = dir.join(MAIN_LINK);
+        conf_d.retain(|path| *path != place);
+        let at = conf_d.partition_point(|path| *path < place);
+        conf_d.splice(at..at, fleet.shared.iter().cloned());
+    }
+    found.extend(conf_d);
     found.push(dir.join("site.toml"));
     let mut found: Vec<(PathBuf, bool)> = found.into_iter().map(|path| (path, false)).collect();
     let mut roles = sources.roles.clone();
     roles.sort();
     roles.dedup();
-    let of_role = |role: &String| (dir.join("role.d").join(format!("{role}.toml")), true);
-    found.extend(roles.iter().map(of_role));
+    for role in &roles {
+        let own = dir.join("role.d").join(format!("{role}.toml"));
+        let of_fleet = fleet.and_then(|fleet| fleet.roles.get(role));
+        found.extend(of_fleet.map(|path| (path.clone(), true)));
+        if fleet.is_none() || !is_ours(&own) {
+            found.push((own, true));
+        }
+    }
     found.extend(further.iter().map(|path| (path.clone(), false)));
     for named in &sources.files {
         if !named.is_file() {
@@ -119,7 +144,7 @@ fn files(sources: &Sources, problems: &mut Vec<Problem>) -> Vec<(PathBuf, bool)>
     found
 }
 
-fn toml_files(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn toml_files(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).into_iter().flatten();
     let mut files: Vec<PathBuf> = entries
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
@@ -132,7 +157,7 @@ fn toml_files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn read(path: &Path, problems: &mut Vec<Problem>) -> Option<Dict> {
+pub(super) fn read(path: &Path, problems: &mut Vec<Problem>) -> Option<Dict> {
     let mut fail = |message: String| {
         problems.push(Problem {
             key: String::new(),

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Config, as_dict, flatten, show};
+use serde::Serialize;
+
+use super::{Config, as_dict, flatten, mask, secret, show};
 
 /// Keys and sections that can change live; rules are judged one by one by `routing`.
 const LIVE: &[&str] = &[
+    "site.fleet",
     "rules.file",
     "incident.",
     "matching.",
@@ -34,13 +37,62 @@ pub struct Reload {
     pub refused: Vec<String>,
 }
 
+/// A key in which two configurations differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// `section.key`.
+    pub key: String,
+    /// The old value, masked if it is a secret.
+    pub from: String,
+    /// The new one, likewise.
+    pub to: String,
+    /// Whether a running process takes it over; else it needs a restart.
+    pub live: bool,
+}
+
+/// The differences for somebody to read. The version of the fleet's files is none: it follows from the others.
+#[must_use]
+pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
+    let (was, is) = (shown(old), shown(new));
+    let at = |values: &BTreeMap<String, String>, key: &str| values.get(key).cloned();
+    differences(old, new)
+        .into_iter()
+        .filter(|key| key != "site.fleet")
+        .map(|key| Change {
+            from: at(&was, &key).unwrap_or_default(),
+            to: at(&is, &key).unwrap_or_default(),
+            live: is_live(&key),
+            key,
+        })
+        .collect()
+}
+
+/// Every key with its value, secrets masked.
+fn shown(config: &Config) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    flatten("", &as_dict(config), &mut |key, value| {
+        let value = if secret(key) {
+            mask(key, value)
+        } else {
+            show(value)
+        };
+        values.insert(key.to_owned(), value);
+    });
+    values
+}
+
+fn is_live(key: &str) -> bool {
+    LIVE.iter().any(|live| key.starts_with(live))
+}
+
 /// Sorts the differences between `old` and `new`.
 #[must_use]
 pub fn reload(old: &Config, new: &Config) -> Reload {
     let (taken, refused) = differences(old, new)
         .into_iter()
-        .partition(|key| LIVE.iter().any(|live| key.starts_with(live)));
+        .partition(|key| is_live(key));
     let mut config = old.clone();
+    config.site.fleet.clone_from(&new.site.fleet);
     config.rules = new.rules.clone();
     config.incident = new.incident.clone();
     config.matching = new.matching.clone();
@@ -119,6 +171,7 @@ mod tests {
     #[test]
     fn every_live_section_is_copied() {
         let mut new = Config::default();
+        new.site.fleet = "x".to_owned();
         new.rules.file = "x".to_owned();
         new.incident.arrival_min = Span::secs(1);
         new.matching.rounds = 9;

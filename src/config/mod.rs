@@ -5,6 +5,7 @@ mod check;
 mod credentials;
 pub mod depots;
 mod digest;
+pub mod fleet;
 mod layers;
 mod live;
 mod matching;
@@ -22,7 +23,7 @@ use figment::providers::Serialized;
 use figment::value::{Dict, Value};
 use serde::de::DeserializeOwned;
 
-pub use live::{Reload, differences, reload};
+pub use live::{Change, Reload, changes, differences, reload};
 pub use matching::*;
 pub use notifications::*;
 pub use payments::*;
@@ -39,6 +40,11 @@ pub struct Sources {
     pub roles: Vec<String>,
     /// Flags as `(section.key, value)`.
     pub flags: Vec<(String, String)>,
+    /// What the fleet has for the site, in the place of the version of it that the site has.
+    pub fleet: Option<fleet::FleetLayers>,
+    /// Whether the files are another machine's: this one's environment says nothing then, and files that a value names need
+    /// not be here.
+    pub elsewhere: bool,
 }
 
 /// One thing that is wrong.
@@ -118,11 +124,12 @@ impl Loaded {
         );
         let mut check = check::Check {
             origin: &|key| origin(&figment, key),
+            elsewhere: sources.elsewhere,
             problems: Vec::new(),
         };
         check.all(&config);
         problems.extend(check.problems);
-        if config.is_hub() {
+        if config.is_hub() && !sources.elsewhere {
             match depots::read(&config.site.state_dir) {
                 Ok(found) => config.depots = found,
                 Err((path, why)) => problems.push(Problem {
@@ -355,6 +362,18 @@ fn show(value: &Value) -> String {
         }
         other => format!("{other:?}"),
     }
+}
+
+/// The file that a configuration begins with where nothing else is named.
+#[must_use]
+pub fn system_file() -> &'static Path {
+    Path::new(layers::SYSTEM_FILE)
+}
+
+/// This program.
+#[must_use]
+pub fn program() -> PathBuf {
+    std::env::current_exe().unwrap_or_else(|_| PathBuf::from("roadcall"))
 }
 
 /// Directories for executables, for finding a nats-server.

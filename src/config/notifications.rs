@@ -226,6 +226,8 @@ impl Check<'_> {
         );
         if !value.is_empty() && !file.is_empty() {
             self.refuse(&key, format!("{file_key} is set too"), "keep one of them");
+        } else if !file.is_empty() && self.elsewhere {
+            // Nobody here can say.
         } else if !file.is_empty() {
             match std::fs::read_to_string(Path::new(file)) {
                 Ok(text) if text.trim().is_empty() => {

@@ -44,6 +44,9 @@ pub struct Config {
     /// The depots of a hub, from their own files.
     #[serde(skip)]
     pub depots: Vec<Depot>,
+    /// See [`Config::pin_digest`].
+    #[serde(skip)]
+    pub(super) pinned: Option<String>,
 }
 
 /// Which site this is and what it runs.
@@ -58,6 +61,8 @@ pub struct Site {
     pub state_dir: PathBuf,
     /// The roles of the site; topology holds their queues. `all` is every role that is built.
     pub roles: Vec<String>,
+    /// The version of the fleet's files that is in force here; `roadcall config apply` writes it, nobody else.
+    pub fleet: String,
 }
 
 /// See [`Site::profile`].
@@ -106,6 +111,7 @@ impl Default for Site {
             profile: Profile::Dev,
             state_dir: PathBuf::from("/var/lib/roadcall"),
             roles: vec!["all".to_owned()],
+            fleet: String::new(),
         }
     }
 }

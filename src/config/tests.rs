@@ -17,7 +17,7 @@ fn load_with(files: Vec<PathBuf>, roles: &[&str]) -> Result<Loaded, Vec<Problem>
     Loaded::load(&Sources {
         files,
         roles: roles.iter().map(|role| (*role).to_owned()).collect(),
-        flags: Vec::new(),
+        ..Sources::default()
     })
 }
 
@@ -60,6 +60,7 @@ fn later_layers_win_and_say_where_a_value_came_from() {
         files: vec![main.clone(), further.clone()],
         roles: vec!["match".to_owned()],
         flags,
+        ..Sources::default()
     })
     .expect("valid");
     let at = |path: &Path| path.display().to_string();

@@ -1,7 +1,7 @@
 //! A running site: connects, checks the topology, builds the roles, and keeps them going until told to stop.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -14,6 +14,7 @@ use super::latency::Latency;
 use super::preflight::guard_archive;
 use super::registry::{self, Build};
 use super::started::{Started, start_role};
+use super::status::{InForce, SharedInForce};
 use super::switches::{self, Rules, Watch};
 use crate::bus;
 use crate::bus::jetstream::JetStream;
@@ -203,6 +204,8 @@ pub struct Node {
     pub(super) rules: Rules,
     /// Told when the queues' filters on the server come from other rules than these.
     pub rules_outdated: Arc<Notify>,
+    /// What its roles say of this process.
+    in_force: SharedInForce,
     /// Cancelled by whoever wants the site to stop, and by a role that can't go on.
     pub stop: CancellationToken,
 }
@@ -265,6 +268,7 @@ impl Node {
             clock,
             rules: rules.clone(),
             rules_outdated: Arc::clone(&rules_outdated),
+            in_force: Arc::new(Mutex::new(InForce::of(config, Vec::new()))),
             stop: CancellationToken::new(),
         };
         let mut waiting = Vec::new();
@@ -281,7 +285,7 @@ impl Node {
         }
         for started in &mut node.started {
             started.feed(&bus, config, clock, &node.stop)?;
-            started.listen(&bus, config, clock).await?;
+            started.listen(&bus, config, &node.in_force, clock).await?;
         }
         let watch = Watch {
             bus,
@@ -291,6 +295,11 @@ impl Node {
         };
         tokio::spawn(watch.run(node.stop.clone()));
         Ok(node)
+    }
+
+    /// Tells what is in force from now on, for whoever asks the roles.
+    pub fn tell(&self, in_force: InForce) {
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = in_force;
     }
 
     /// What each role has done so far.

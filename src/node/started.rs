@@ -91,6 +91,7 @@ impl Started {
         &mut self,
         bus: &JetStream,
         config: &Config,
+        in_force: &status::SharedInForce,
         clock: Clock,
     ) -> Result<(), Error> {
         let (site, name) = (&config.site.id, format!("roadcall-{}", self.role));
@@ -114,7 +115,9 @@ impl Started {
             .await?;
         let keeper = Keeper::new(bus, config, self.role, clock);
         self.service = Some(service);
-        let database = status::Database::new(config, self.role).measured(self.gathered.clone());
+        let database = status::Database::new(config, self.role)
+            .measured(self.gathered.clone())
+            .by(Arc::clone(in_force));
         let (jobs, timings) = (self.jobs.clone(), Arc::clone(&self.gathered.commands));
         self.tasks.extend([
             tokio::spawn(commands::serve(commands, jobs, timings, clock)),

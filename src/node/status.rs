@@ -5,6 +5,7 @@
 //! still answers. They change nothing; [`super::inquiry`] asks them.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,9 @@ pub struct Status {
     /// What its process counted since it started; none where nobody but the file answers.
     #[serde(default)]
     pub counts: Option<Counts>,
+    /// What its process is and by what configuration it runs; none where nobody but the file answers.
+    #[serde(default)]
+    pub in_force: Option<InForce>,
     /// What else its process measured since then.
     #[serde(default)]
     pub figures: Option<Figures>,
@@ -163,6 +167,36 @@ fn restored(reader: &Reader) -> Result<Option<Restored>, store::Error> {
     }))
 }
 
+/// What a process is, and by what configuration it runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InForce {
+    /// Version of the program.
+    pub version: String,
+    /// [`Config::digest`] of what is in force.
+    pub config_digest: String,
+    /// Version of the fleet's files that it has read; empty where there are none.
+    pub fleet: String,
+    /// Keys whose files say something else by now, and that wait for a restart.
+    pub waiting_for_restart: Vec<String>,
+}
+
+impl InForce {
+    /// This program by `config`.
+    #[must_use]
+    pub fn of(config: &Config, waiting_for_restart: Vec<String>) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            config_digest: config.digest(),
+            fleet: config.site.fleet.clone(),
+            waiting_for_restart,
+        }
+    }
+}
+
+/// The same for whoever asks a process's roles; told anew at each reload.
+pub type SharedInForce = Arc<Mutex<InForce>>;
+
 /// Which event is asked about: by id, or by its place where no id can be read from its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
@@ -240,6 +274,7 @@ pub struct Database {
     role: RoleName,
     path: PathBuf,
     gathered: Option<Gathered>,
+    in_force: Option<SharedInForce>,
 }
 
 impl Database {
@@ -250,6 +285,7 @@ impl Database {
             role,
             path: config.site.state_dir.join(format!("{role}.db")),
             gathered: None,
+            in_force: None,
         }
     }
 
@@ -258,6 +294,15 @@ impl Database {
     pub fn measured(self, gathered: Gathered) -> Self {
         Self {
             gathered: Some(gathered),
+            ..self
+        }
+    }
+
+    /// The same, of a role whose process says by what it runs.
+    #[must_use]
+    pub fn by(self, in_force: SharedInForce) -> Self {
+        Self {
+            in_force: Some(in_force),
             ..self
         }
     }
@@ -286,6 +331,10 @@ impl Database {
             figures: self.gathered.as_ref().map(Gathered::figures),
             replays: Some(ReplayFigures::of(&reader.replays()?)),
             restored: restored(&reader)?,
+            in_force: self.in_force.as_ref().map(|in_force| {
+                let told = in_force.lock().unwrap_or_else(PoisonError::into_inner);
+                told.clone()
+            }),
         })
     }
 
