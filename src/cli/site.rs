@@ -5,18 +5,18 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Connection;
-use super::client::connect;
+use super::client::{Client, connect};
 use super::failure::Failure;
-use super::output::{print_json, say};
+use super::output::{print_json, print_rows, say};
 use crate::bus::jetstream::JetStream;
 use crate::config::depots::{self, Depot, well_formed, write_secret};
 use crate::config::{Config, Profile};
 use crate::event::Site;
 use crate::node::clock::Clock;
-use crate::node::sites;
+use crate::node::sites::{self, LinkState};
 
 /// How long the hub may take to let a depot in.
 const LET_IN: Duration = Duration::from_secs(15);
@@ -25,6 +25,15 @@ const LET_IN: Duration = Duration::from_secs(15);
 pub(super) enum SiteVerb {
     /// Let a depot in and write its site file, or write the file of one that is known again (changes data).
     Add(Add),
+    /// Every site that this one is linked to or has heard of: when it was last heard, what it runs, what is on its way in
+    /// either direction, what is missing.
+    List,
+    /// The same with every missing range and its reason, for one site or all.
+    Status {
+        /// The site.
+        #[arg(value_name = "SITE")]
+        of: Option<String>,
+    },
     /// Forget a depot: it may not come in any more; its events stay (changes data).
     Remove {
         /// The depot.
@@ -57,13 +66,16 @@ pub(super) struct Add {
 
 pub(super) async fn site(connection: &Connection, verb: SiteVerb) -> Result<ExitCode, Failure> {
     let config = connection.config()?;
-    if !config.is_hub() {
+    let changes = matches!(verb, SiteVerb::Add(_) | SiteVerb::Remove { .. });
+    if changes && !config.is_hub() {
         return Err(Failure::usage(
             &format!("{} is not the hub", config.site.id),
             "depots are added and removed on the hub",
         ));
     }
     match verb {
+        SiteVerb::List => list(connection, None).await,
+        SiteVerb::Status { of } => status(connection, of.as_deref()).await,
         SiteVerb::Add(add) => add.run(connection, &config).await,
         SiteVerb::Remove { yes: false, .. } => {
             Err(Failure::usage("site remove cuts a depot off", "give --yes"))
@@ -74,6 +86,115 @@ pub(super) async fn site(connection: &Connection, verb: SiteVerb) -> Result<Exit
             say(format_args!("{depot} may not come in any more and is cut off within seconds; its events stay here"))?;
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// A row for each site, as JSON.
+async fn standings(connection: &Connection, of: Option<&str>) -> Result<Vec<Value>, Failure> {
+    let config = connection.config()?;
+    let client = Client::open(connection).await?;
+    let mut links = sites::link_states(&client.bus).await?;
+    let reply = client.call("site.list", &json!({})).await?;
+    let mut rows = Vec::new();
+    for heard in reply["items"].as_array().into_iter().flatten() {
+        let site = heard["site"].as_str().unwrap_or_default();
+        if site != config.site.id {
+            rows.push(row(site, links.remove(site), heard));
+        }
+    }
+    // Those that nothing was heard of yet.
+    let silent = links
+        .into_iter()
+        .map(|(site, link)| row(&site, Some(link), &Value::Null));
+    rows.extend(silent);
+    rows.retain(|row| of.is_none_or(|of| row["site"] == of));
+    match of.filter(|_| rows.is_empty()) {
+        Some(of) => Err(Failure::other(
+            format!("nothing is known of a site {of}"),
+            "roadcall site list shows those that are known",
+        )),
+        None => Ok(rows),
+    }
+}
+
+fn row(site: &str, link: Option<LinkState>, heard: &Value) -> Value {
+    let ranges = heard["missing"].as_array().cloned().unwrap_or_default();
+    let pairs: Vec<Value> = ranges
+        .iter()
+        .map(|range| json!([range["from"], range["to"]]))
+        .collect();
+    json!({
+        "site": site,
+        "linked": link.is_some_and(|link| link.linked),
+        "lastSeen": heard["lastSeen"],
+        "lag": link.and_then(|link| link.lag),
+        "behind": link.and_then(|link| link.behind),
+        "missing": pairs,
+        "missingEvents": ranges,
+        "version": heard["version"],
+        "configDigest": heard["configDigest"],
+        "reportedAt": heard["reportedAt"],
+        "reinstalledAt": heard["reinstalledAt"],
+        "queueDepth": heard["queueDepth"],
+        "roles": heard["roles"],
+    })
+}
+
+const COLUMNS: [&str; 9] = [
+    "site",
+    "linked",
+    "lastSeen",
+    "lag",
+    "behind",
+    "missing",
+    "version",
+    "configDigest",
+    "reinstalledAt",
+];
+
+async fn list(connection: &Connection, of: Option<&str>) -> Result<ExitCode, Failure> {
+    let rows = standings(connection, of).await?;
+    print_rows(connection, &json!(rows), &COLUMNS)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn status(connection: &Connection, of: Option<&str>) -> Result<ExitCode, Failure> {
+    let rows = standings(connection, of).await?;
+    print_rows(connection, &json!(rows), &COLUMNS)?;
+    if !connection.json {
+        for row in &rows {
+            for gap in row["missingEvents"].as_array().into_iter().flatten() {
+                let word = |name: &str| gap[name].as_str().unwrap_or_default().to_owned();
+                say(format_args!(
+                    "{}: events {} to {} of role {} (database {}) did not come: {}",
+                    row["site"].as_str().unwrap_or_default(),
+                    gap["from"],
+                    gap["to"],
+                    word("role"),
+                    word("epoch"),
+                    explain(&word("reason"))
+                ))?;
+            }
+        }
+    }
+    let gaps = rows.iter().any(|row| row["missing"] != json!([]));
+    Ok(ExitCode::from(if gaps { 2 } else { 0 }))
+}
+
+/// What a reason means, and what can be done.
+fn explain(reason: &str) -> &str {
+    match reason {
+        "expired" => {
+            "they had expired there before they came; an export of theirs can still be imported here"
+        }
+        "recreated" => {
+            "that site's archive was made anew, and its old one is gone; an export can still be imported here"
+        }
+        "rolled_back" => {
+            "that site has them, and this one passed them by, because a broker's store was set back: export them there, import \
+             them here"
+        }
+        _ => "that site has not said yet what it has",
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod check;
 pub mod depots;
+mod digest;
 mod layers;
 mod live;
 mod matching;

@@ -1,9 +1,10 @@
 //! `/healthz`, `/readyz` and `/metrics`: what a supervisor and Prometheus ask. No label has personal data in it: routes stand
 //! there by their templates.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
@@ -20,9 +21,11 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
 use super::Door;
+use super::figures::Told;
 use crate::bus::{Bus, EVENTS};
 use crate::event::Ts;
 use crate::node::clock::Clock;
+use crate::node::figures::BOUNDS;
 use crate::node::inquiry::{Inquiry, Source};
 use crate::node::queues::{self, QueueStanding};
 use crate::node::status::Status;
@@ -30,8 +33,6 @@ use crate::role::RoleName;
 
 /// What was found is told again for so long: scraping must not load the broker (DOMAIN 6: checked every 5 s).
 const KEEP: Duration = Duration::from_secs(5);
-/// Upper bounds of the request durations, seconds.
-const BUCKETS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfRequest {
@@ -57,6 +58,7 @@ pub(super) struct Metrics {
     durations: Family<OfRoute, Histogram, fn() -> Histogram>,
     queues: QueueGauges,
     roles: RoleFigures,
+    told: Told,
     up: Family<OfRole, Gauge>,
     broker_up: Gauge,
     site: tokio::sync::Mutex<Option<(Ts, Arc<SiteState>)>>,
@@ -73,6 +75,25 @@ struct QueueGauges {
     in_flight: Family<OfQueue, Gauge>,
     oldest_age_seconds: Family<OfQueue, Gauge>,
     dead_letters: Family<OfQueue, Gauge>,
+    sent: Family<OfQueue, Counter>,
+    /// What the broker said of `sent` last.
+    sent_then: Mutex<BTreeMap<String, u64>>,
+}
+
+impl QueueGauges {
+    /// What was sent since the last look. The broker begins anew when a queue is reset: what it says then was sent before.
+    fn sent_now(&self, queue: &OfQueue, sent: u64) {
+        let mut then = self
+            .sent_then
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let before = then.insert(queue.queue.clone(), sent);
+        let more = match before {
+            None => sent,
+            Some(before) => sent.saturating_sub(before),
+        };
+        self.sent.get_or_create(queue).inc_by(more);
+    }
 }
 
 /// What roles say of themselves. They count since their process started, as a counter of Prometheus may.
@@ -176,7 +197,7 @@ impl Metrics {
         let requests = Family::default();
         registry.register("http_requests", "HTTP requests", requests.clone());
         let durations: Family<OfRoute, Histogram, fn() -> Histogram> =
-            Family::new_with_constructor(|| Histogram::new(BUCKETS));
+            Family::new_with_constructor(|| Histogram::new(BOUNDS));
         registry.register(
             "http_request_duration_seconds",
             "How long HTTP requests took",
@@ -204,8 +225,12 @@ impl Metrics {
         for (name, help, gauge) in gauges {
             registry.register(name, help, gauge.clone());
         }
+        let help = "Events that were sent to the queue, each time that they were";
+        registry.register("queue_sent", help, queues.sent.clone());
         let roles = RoleFigures::default();
         roles.register(&mut registry);
+        let told = Told::default();
+        registry.register_collector(Box::new(told.clone()));
         let up = Family::default();
         registry.register("role_up", "Whether the role answers", up.clone());
         let broker_up = Gauge::default();
@@ -216,6 +241,7 @@ impl Metrics {
             durations,
             queues,
             roles,
+            told,
             up,
             broker_up,
             site: tokio::sync::Mutex::default(),
@@ -245,6 +271,7 @@ impl Metrics {
         for status in &state.figures {
             self.roles.show(status);
         }
+        self.told.tell(state.figures.clone());
         for standing in &state.queues {
             let queue = OfQueue {
                 queue: standing.queue.clone(),
@@ -254,6 +281,7 @@ impl Metrics {
                     .get_or_create(&queue)
                     .set(i64::try_from(value).unwrap_or(i64::MAX));
             };
+            self.queues.sent_now(&queue, standing.sent);
             set(&self.queues.depth, standing.depth);
             set(&self.queues.in_flight, standing.in_flight);
             set(&self.queues.dead_letters, standing.dead_letters);

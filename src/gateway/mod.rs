@@ -6,6 +6,7 @@
 
 mod commands;
 mod events;
+mod figures;
 mod hooks;
 mod identity;
 mod limits;

@@ -174,19 +174,16 @@ mod tests {
     }
 
     #[test]
-    fn what_commands_answer_has_one_schema_per_name_and_hardly_any_has_none() {
+    fn what_commands_answer_has_one_schema_per_name_and_none_has_none() {
         let specs = Specs::new(&Config::default());
         let mut seen: BTreeMap<String, Value> = BTreeMap::new();
         for spec in specs.0.values() {
-            let Some((name, schema)) = spec.reply.clone() else {
-                continue;
-            };
+            let reply = spec.reply.clone();
+            let (name, schema) = reply.unwrap_or_else(|| panic!("{}", spec.command.name));
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
             assert!(!name.is_empty() && name.chars().all(plain), "{name}");
             let before = seen.entry(name.clone()).or_insert_with(|| schema.clone());
             assert_eq!(*before, schema, "{name} of {}", spec.command.name);
         }
-        let said = specs.0.values().filter(|spec| spec.reply.is_some()).count();
-        assert!(said > 70, "{said} of {}", specs.0.len());
     }
 }

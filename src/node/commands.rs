@@ -1,9 +1,12 @@
 //! Commands on their way from the bus to the writer, and their replies back (DESIGN 10, DOMAIN 1.3).
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::clock::Clock;
+use super::figures::Timings;
 use super::writer::{Job, Reply};
 use crate::bus::jetstream::service::Request;
 use crate::event::Id;
@@ -13,10 +16,15 @@ use crate::role::{Code, Command, Entropy, Rejection};
 /// Header that says who acts.
 pub const ACTOR_HEADER: &str = "Roadcall-Actor";
 
-/// Takes requests to the writer until either end closes.
-pub async fn serve(mut requests: mpsc::Receiver<Request>, jobs: mpsc::Sender<Job>, clock: Clock) {
+/// Takes requests to the writer until either end closes, and counts how long what got there took.
+pub async fn serve(
+    mut requests: mpsc::Receiver<Request>,
+    jobs: mpsc::Sender<Job>,
+    timings: Arc<Mutex<Timings>>,
+    clock: Clock,
+) {
     while let Some(request) = requests.recv().await {
-        let id = clock.new_id();
+        let (id, arrived) = (clock.new_id(), clock.steady());
         match command(&request, id) {
             Err(rejection) => answer(&request, id, Err(rejection), clock).await,
             Ok(command) => {
@@ -24,6 +32,7 @@ pub async fn serve(mut requests: mpsc::Receiver<Request>, jobs: mpsc::Sender<Job
                 if jobs.send(Job::Ask(Box::new(command), asker)).await.is_err() {
                     return;
                 }
+                let timings = Arc::clone(&timings);
                 tokio::spawn(async move {
                     let gone = || {
                         Err(Rejection::new(
@@ -32,6 +41,11 @@ pub async fn serve(mut requests: mpsc::Receiver<Request>, jobs: mpsc::Sender<Job
                         ))
                     };
                     let reply = reply.await.unwrap_or_else(|_| gone());
+                    let took = clock.steady().saturating_sub(arrived);
+                    timings
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .record(took);
                     answer(&request, id, reply, clock).await;
                 });
             }

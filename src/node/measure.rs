@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,7 @@ use super::clock::Clock;
 use super::engine::Counts;
 use super::inquiry::Inquiry;
 use super::queues::{self, Open, QueueStanding};
+use super::report;
 use super::status::Wanted;
 use super::writer::Job;
 use crate::bus::jetstream::JetStream;
@@ -19,6 +21,7 @@ use crate::bus::{Bus, EVENTS};
 use crate::config::Config;
 use crate::event::{Actor, Id, Ts};
 use crate::role::audit::measures::{MEASURED, Measured, QueueMeasure};
+use crate::role::audit::sites::{REPORT, Report};
 use crate::role::permission::Caller;
 use crate::role::{Command, Entropy, RoleName};
 
@@ -28,7 +31,11 @@ const WINDOW_MS: i64 = 60_000;
 /// Looks and tells.
 pub struct Measuring {
     inquiry: Inquiry,
+    /// Those that have a queue.
     roles: Vec<RoleName>,
+    /// All that the site lists.
+    listed: Vec<RoleName>,
+    config_digest: String,
     period: Duration,
     jobs: mpsc::Sender<Job>,
     clock: Clock,
@@ -51,8 +58,9 @@ impl Measuring {
         let listed = &config.site.roles;
         let wanted = |role: &RoleName| {
             let named = |name: &String| name == "all" || name == role.as_str();
-            role.queue().is_some() && listed.iter().any(named)
+            listed.iter().any(named)
         };
+        let listed: Vec<RoleName> = RoleName::BUILT.into_iter().filter(wanted).collect();
         Self {
             inquiry: Inquiry {
                 bus,
@@ -60,7 +68,13 @@ impl Measuring {
                 actor: measurer().to_string(),
                 timeout: config.engine.command_timeout.0,
             },
-            roles: RoleName::BUILT.into_iter().filter(wanted).collect(),
+            roles: listed
+                .iter()
+                .copied()
+                .filter(|role| role.queue().is_some())
+                .collect(),
+            config_digest: config.digest(),
+            listed,
             period: config.audit.alarm_period.0,
             jobs,
             clock,
@@ -78,24 +92,48 @@ impl Measuring {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let told = tokio::select! {
-                () = stop.cancelled() => return,
-                measured = self.look() => self.tell(&measured),
+            let look = async {
+                let (measured, depths) = self.look().await;
+                let queues: Vec<_> = measured.queues.iter().cloned().zip(depths).collect();
+                (measured, self.report(&queues).await)
             };
-            if !told.await {
+            let (measured, report) = tokio::select! {
+                () = stop.cancelled() => return,
+                looked = look => looked,
+            };
+            if !self.tell(MEASURED, &measured).await {
+                return;
+            }
+            if let Some(report) = report
+                && !self.tell(REPORT, &report).await
+            {
                 return;
             }
         }
     }
 
-    async fn look(&mut self) -> Measured {
+    /// What the site runs and holds; nothing where the archive can't be asked.
+    async fn report(&self, queues: &[(QueueMeasure, u64)]) -> Option<Report> {
+        let looked = report::look(&self.inquiry, &self.listed, queues, &self.config_digest).await;
+        looked
+            .inspect_err(|error| tracing::warn!(%error, "the site could not be looked at"))
+            .ok()
+    }
+
+    /// Every queue's measure, and how much it has to do.
+    async fn look(&mut self) -> (Measured, Vec<u64>) {
         let mut queues = Vec::with_capacity(self.roles.len());
+        let mut depths = Vec::with_capacity(self.roles.len());
         for role in self.roles.clone() {
             let measure = match queues::look(&self.inquiry, role, self.clock.now()).await {
-                Ok(Some(standing)) => self.measure(role, standing).await,
+                Ok(Some(standing)) => {
+                    depths.push(standing.depth);
+                    self.measure(role, standing).await
+                }
                 Ok(None) => continue,
                 Err(error) => {
                     tracing::warn!(%role, %error, "a queue could not be measured");
+                    depths.push(0);
                     QueueMeasure {
                         queue: role.queue().unwrap_or_default().to_owned(),
                         ..QueueMeasure::default()
@@ -104,10 +142,11 @@ impl Measuring {
             };
             queues.push(measure);
         }
-        Measured {
+        let measured = Measured {
             period_seconds: self.period.as_secs().max(1),
             queues,
-        }
+        };
+        (measured, depths)
     }
 
     async fn measure(&mut self, role: RoleName, standing: QueueStanding) -> QueueMeasure {
@@ -156,16 +195,16 @@ impl Measuring {
         Some(record.ended.is_none() && record.waiting.is_none())
     }
 
-    /// Gives the role what was measured. False when it takes nothing any more.
-    fn tell(&self, measured: &Measured) -> impl Future<Output = bool> + use<> {
+    /// Gives the role what was found. False when it takes nothing any more.
+    fn tell<T: Serialize>(&self, command: &str, found: &T) -> impl Future<Output = bool> + use<T> {
         // Numbers and names always have a JSON form, and a struct's is an object.
-        let body = match serde_json::to_value(measured) {
+        let body = match serde_json::to_value(found) {
             Ok(Value::Object(body)) => body,
             _ => serde_json::Map::new(),
         };
         let command = Command {
             id: self.clock.new_id(),
-            name: MEASURED.to_owned(),
+            name: command.to_owned(),
             caller: Caller::of(measurer()),
             body,
             client_request_id: None,

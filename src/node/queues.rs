@@ -40,6 +40,9 @@ pub struct QueueStanding {
     pub delivered_seq: u64,
     /// Everything up to here is acknowledged.
     pub ack_floor_seq: u64,
+    /// What the broker delivered, and what it has yet to deliver.
+    #[serde(skip)]
+    pub sent: u64,
     /// Why it is not known how many wait.
     #[serde(skip)]
     pub note: Option<String>,
@@ -104,6 +107,7 @@ pub async fn look(
         paused_until: info.paused_until.as_deref().and_then(time),
         delivered_seq: state.delivered_seq,
         ack_floor_seq: state.ack_floor_seq,
+        sent: info.deliveries + state.pending,
         note,
         oldest_open,
         counts,

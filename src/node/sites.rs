@@ -1,6 +1,7 @@
 //! The hub's side of its depots, and a depot's of its hub: what the broker lets in, and letting a depot in while it runs
 //! (DESIGN 8).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::clock::Clock;
@@ -215,6 +216,58 @@ pub async fn linked(bus: &JetStream, site: &str) -> Result<bool, Error> {
         .await?;
     let sources = info["config"]["sources"].as_array();
     Ok(sources.is_some_and(|sources| sources.iter().any(|source| peer_of(source) == Some(site))))
+}
+
+/// How a link stands, as this site's broker sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkState {
+    /// Whether anything, be it a heartbeat, came over it just now.
+    pub linked: bool,
+    /// Messages that the peer has for us, as far as it could say so; nothing as long as it never could.
+    pub lag: Option<u64>,
+    /// Messages that we have for the peer; nothing where it may not read here.
+    pub behind: Option<u64>,
+}
+
+/// An idle link gives a sign of life each second.
+const SILENT_NANOS: i64 = 15_000_000_000;
+
+/// The links of this site's archive, by peer.
+///
+/// # Errors
+/// The broker.
+pub async fn link_states(bus: &JetStream) -> Result<BTreeMap<String, LinkState>, Error> {
+    let info = bus
+        .api(&format!("STREAM.INFO.{EVENTS}"), &serde_json::Value::Null)
+        .await?;
+    let mut states = BTreeMap::new();
+    for source in info["sources"].as_array().into_iter().flatten() {
+        let Some(peer) = peer_of(source) else {
+            continue;
+        };
+        let active = source["active"].as_i64().unwrap_or(-1);
+        let link = Link {
+            peer: peer.to_owned(),
+            gives: Vec::new(),
+        };
+        let consumer = format!("CONSUMER.INFO.{EVENTS}.{}", link.consumer());
+        let behind = match bus.api(&consumer, &serde_json::Value::Null).await {
+            Ok(info) => Some(number(&info["num_pending"]) + number(&info["num_ack_pending"])),
+            Err(bus::Error::Missing(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let state = LinkState {
+            linked: (0..SILENT_NANOS).contains(&active),
+            lag: (active >= 0).then(|| number(&source["lag"])),
+            behind,
+        };
+        states.insert(peer.to_owned(), state);
+    }
+    Ok(states)
+}
+
+fn number(value: &serde_json::Value) -> u64 {
+    value.as_u64().unwrap_or(0)
 }
 
 /// A new password: letters and digits, 160 random bits.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::clock::Clock;
 use super::effects::{Runners, make_calls};
 use super::engine::{Counts, Engine, Settings, SharedRoutes};
+use super::figures::Gathered;
 use super::intake::Intake;
 use super::latency::Latency;
 use super::preflight::sync;
@@ -46,7 +47,7 @@ pub(super) struct Started {
     relay: Thread,
     relay_stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
-    counts: Arc<Mutex<Counts>>,
+    gathered: Gathered,
     pub(super) latency: Latency,
     _lock: File,
 }
@@ -106,10 +107,10 @@ impl Started {
         let names = questions.each_ref().map(String::as_str);
         let questions = bus.listen(&service, site, &names).await?;
         self.service = Some(service);
-        let database = status::Database::new(config, self.role).counting(Arc::clone(&self.counts));
-        let jobs = self.jobs.clone();
+        let database = status::Database::new(config, self.role).measured(self.gathered.clone());
+        let (jobs, timings) = (self.jobs.clone(), Arc::clone(&self.gathered.commands));
         self.tasks.extend([
-            tokio::spawn(commands::serve(commands, jobs, clock)),
+            tokio::spawn(commands::serve(commands, jobs, timings, clock)),
             tokio::spawn(status::serve(questions, database, clock)),
         ]);
         Ok(())
@@ -117,7 +118,7 @@ impl Started {
 
     /// What it has done so far.
     pub(super) fn counts(&self) -> Counts {
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.gathered.counts()
     }
 
     /// Takes no new work, lets the writer finish and tells the relay to bring out what is left; its thread, and what
@@ -273,7 +274,7 @@ pub(super) async fn start_role(
     let (effects, calls) = mpsc::unbounded_channel();
     let (replays, progress) = mpsc::unbounded_channel();
     let runners = Arc::new(Runners::new(registry::runners(config, bus), clock));
-    tokio::spawn(make_calls(runners, calls, jobs.downgrade()));
+    tokio::spawn(make_calls(Arc::clone(&runners), calls, jobs.downgrade()));
     let shared = Shared {
         replays,
         effects,
@@ -285,7 +286,12 @@ pub(super) async fn start_role(
         stop: stop.clone(),
     };
     let (hint, latency) = (Arc::clone(&shared.outbox), shared.latency.clone());
-    let counts = Arc::clone(&shared.counts);
+    let gathered = Gathered {
+        counts: Arc::clone(&shared.counts),
+        rules: engine.rules(),
+        commands: Arc::default(),
+        runners,
+    };
     let writer = Writer {
         engine,
         bus: bus.clone(),
@@ -328,7 +334,7 @@ pub(super) async fn start_role(
         relay,
         relay_stop,
         tasks,
-        counts,
+        gathered,
         latency,
         _lock: lock,
     };

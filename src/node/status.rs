@@ -5,7 +5,6 @@
 //! still answers. They change nothing; [`super::inquiry`] asks them.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -15,13 +14,14 @@ use tokio::sync::mpsc;
 use super::clock::Clock;
 use super::commands::{answer, command};
 use super::engine::Counts;
+use super::figures::{Figures, Gathered};
 use super::writer::Reply;
 use crate::bus::jetstream::service::Request;
 use crate::config::Config;
 use crate::event::{Id, Ts};
 use crate::role::permission::{self, Permission, Scope};
 use crate::role::{Code, Command, Rejection, RoleName};
-use crate::store::{self, Attempt, Outcome, Reader, Sought, WaitingState};
+use crate::store::{self, Attempt, Outcome, Reader, ReplayRow, ReplayState, Sought, WaitingState};
 
 /// Events that are asked about at once at the most.
 const MANY_MAX: usize = 1000;
@@ -67,9 +67,64 @@ pub struct Status {
     /// Events that it has promised and that are not known to be in the archive; none from a role that is older than this.
     #[serde(default)]
     pub outbox: Option<u64>,
+    /// What it has published; none from a role that is older than this, and before its first start.
+    #[serde(default)]
+    pub made: Option<Made>,
     /// What its process counted since it started; none where nobody but the file answers.
     #[serde(default)]
     pub counts: Option<Counts>,
+    /// What else its process measured since then.
+    #[serde(default)]
+    pub figures: Option<Figures>,
+    /// Of the replays that run in it now, taken together; none from a role that is older than this.
+    #[serde(default)]
+    pub replays: Option<ReplayFigures>,
+}
+
+/// How far replays are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplayFigures {
+    /// How many run.
+    pub running: u64,
+    /// Sequences within their bounds.
+    pub sequences: u64,
+    /// Those that have been looked at.
+    pub sequences_done: u64,
+    /// Events handled with success.
+    pub handled: u64,
+    /// Events left alone, which had an outcome or wait.
+    pub duplicates: u64,
+    /// Events that were not for the queue, or too old.
+    pub filtered: u64,
+    /// Events that could not be handled now.
+    pub failed: u64,
+}
+
+impl ReplayFigures {
+    fn of(rows: &[ReplayRow]) -> Self {
+        let mut all = Self::default();
+        for row in rows.iter().filter(|row| row.state == ReplayState::Running) {
+            all.running += 1;
+            all.sequences += (row.to_seq + 1).saturating_sub(row.from_seq);
+            all.sequences_done += row.next_seq.saturating_sub(row.from_seq);
+            all.handled += row.handled;
+            all.duplicates += row.duplicates;
+            all.filtered += row.filtered;
+            all.failed += row.failed;
+        }
+        all
+    }
+}
+
+/// How many events a role has made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Made {
+    /// Which life of its database.
+    pub epoch: String,
+    /// The highest number that it gave out.
+    pub last: u64,
 }
 
 /// Which event is asked about: by id, or by its place where no id can be read from its body.
@@ -148,7 +203,7 @@ pub struct Requested {
 pub struct Database {
     role: RoleName,
     path: PathBuf,
-    counts: Option<Arc<Mutex<Counts>>>,
+    gathered: Option<Gathered>,
 }
 
 impl Database {
@@ -158,15 +213,15 @@ impl Database {
         Self {
             role,
             path: config.site.state_dir.join(format!("{role}.db")),
-            counts: None,
+            gathered: None,
         }
     }
 
-    /// The same, of a role that runs in this process and counts there.
+    /// The same, of a role that runs in this process and is measured there.
     #[must_use]
-    pub fn counting(self, counts: Arc<Mutex<Counts>>) -> Self {
+    pub fn measured(self, gathered: Gathered) -> Self {
         Self {
-            counts: Some(counts),
+            gathered: Some(gathered),
             ..self
         }
     }
@@ -190,10 +245,10 @@ impl Database {
             waiting: backlog.rows,
             oldest_waiting_at: backlog.oldest_received_at_ms.map(Ts::from_ms),
             outbox: Some(reader.outbox_depth()?),
-            counts: self
-                .counts
-                .as_ref()
-                .map(|counts| *counts.lock().unwrap_or_else(PoisonError::into_inner)),
+            made: reader.made()?.map(|(epoch, last)| Made { epoch, last }),
+            counts: self.gathered.as_ref().map(Gathered::counts),
+            figures: self.gathered.as_ref().map(Gathered::figures),
+            replays: Some(ReplayFigures::of(&reader.replays()?)),
         })
     }
 

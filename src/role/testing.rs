@@ -175,6 +175,7 @@ impl<R: Role> Bench<R> {
             event: Event::build(detail, base).into(),
             mode,
             too_old,
+            producer: None,
         }
     }
 

@@ -133,6 +133,21 @@ impl Reader {
         found.first().map(parse).transpose()
     }
 
+    /// Which life of the store this is and the highest `Roadcall-Seq` that it gave out in it.
+    ///
+    /// # Errors
+    /// A store error.
+    pub fn made(&self) -> Result<Option<(String, u64)>, Error> {
+        let op = "reading the store's numbers";
+        let sql = "SELECT value, (SELECT value FROM meta WHERE name = 'roadcall_seq') FROM meta WHERE name = 'epoch'";
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get::<_, Option<String>>(1)?));
+        let found: Vec<(String, Option<String>)> = self.rows(op, sql, (), read)?;
+        let made = |(epoch, last): (String, Option<String>)| {
+            (epoch, last.and_then(|last| last.parse().ok()).unwrap_or(0))
+        };
+        Ok(found.into_iter().next().map(made))
+    }
+
     pub(super) fn rows<T>(
         &self,
         op: &'static str,

@@ -57,6 +57,7 @@ impl Real {
                 queue(ALL, "roadcall.>"),
                 queue(ONE, "roadcall.*.vendor.One.*"),
             ],
+            links: Vec::new(),
         };
         for change in topology::plan(&bus, &desired).await.expect("planned") {
             topology::apply(&bus, &change).await.expect("applied");

@@ -76,7 +76,7 @@ impl Door {
         sign(&claims, &keys.signing()[0])
     }
 
-    async fn send(
+    pub async fn send(
         &self,
         method: Method,
         path: &str,
@@ -94,7 +94,7 @@ impl Door {
         request.send().await.expect("an answer")
     }
 
-    async fn post(&self, path: &str, token: &str, body: Value) -> (StatusCode, Value) {
+    pub async fn post(&self, path: &str, token: &str, body: Value) -> (StatusCode, Value) {
         answer(self.send(Method::POST, path, Some(token), Some(body)).await).await
     }
 
@@ -272,6 +272,7 @@ const DRIVER: &[&str] = &[
     "incident.list",
     "incident.cancel",
     "incident.rate",
+    "incident.add_media",
     "tracking.get",
     "vendor.get",
     "vendor.list",
@@ -296,6 +297,7 @@ const VENDOR: &[&str] = &[
     "incident.complete_work",
     "incident.withdraw",
     "incident.rate",
+    "incident.add_media",
     "tracking.get",
     "tracking.report_fix",
     "vendor.register",

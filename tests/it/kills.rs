@@ -17,6 +17,7 @@ use crate::support::ends::stripe::{Faults, KEY, StripeEnd, WEBHOOK_SECRET};
 use crate::support::ends::web::Web;
 use crate::support::ends::{hooks, sms};
 use crate::support::processes::{Processes, ROLES};
+use crate::support::stage::notifications;
 use crate::support::{eventually_within, sized};
 use roadcall::bus::jetstream::JetStream;
 use roadcall::bus::{Bus, DLQ, EVENTS};
@@ -58,22 +59,15 @@ impl Place {
         mail.script(&fates.collect::<Vec<_>>());
         let mut site = Processes::new();
         let file = site.dir.path().join("roadcall.toml");
+        let secret = hooks::SECRET;
+        let more = format!("retry_delay = '200ms'\nsms_per_hour = 1000\npush_secret = '{secret}'");
+        let messages = notifications(&sms, &mail, &push, &more);
         let text = format!(
             "[payments]\nprocessor = 'stripe'\nreconcile = ['100ms', '200ms']\nresubmit_after = '100ms'\n\
              [payments.stripe]\nbase_url = '{}'\nsecret_key = '{KEY}'\nwebhook_secret = '{WEBHOOK_SECRET}'\n\
              call_timeout = '300ms'\nretry_base = '10ms'\nretry_cap = '50ms'\n\
-             [notifications]\nretry_delay = '200ms'\nlink_base = 'https://fleet.example/'\nsms_per_hour = 1000\n\
-             sms = 'twilio'\nsms_url = '{}'\nsms_account = '{}'\nsms_token = '{}'\nsms_from = '{}'\n\
-             email = 'smtp'\nsmtp_host = '127.0.0.1'\nsmtp_port = {}\nsmtp_tls = 'none'\nemail_from = 'alerts@fleet.example'\n\
-             push = 'webhook'\npush_url = '{}/send'\npush_secret = '{}'\n",
+             {messages}",
             stripe.url,
-            sms.url,
-            sms::ACCOUNT,
-            sms::TOKEN,
-            sms::FROM,
-            mail.port,
-            push.url,
-            hooks::SECRET,
         );
         std::fs::write(&file, text).expect("written");
         site.arguments = vec!["--config".to_owned(), file.display().to_string()];

@@ -26,6 +26,7 @@ mod knowledge;
 mod letters;
 mod logins;
 mod messages;
+mod metrics;
 mod patterns;
 mod payments;
 mod poison;

@@ -19,6 +19,7 @@ use roadcall::bus::{Bus, DLQ};
 use roadcall::config::{Config, ProcessorName, units::Span};
 use roadcall::node::run::Node;
 use roadcall::role::RoleName;
+use roadcall::role::payments::PaymentConfirmation;
 
 const BOSS: &str = "operator:test";
 const PROVIDER: &str = "provider:stripe";
@@ -219,15 +220,12 @@ async fn work_is_paid_confirmed_closed_and_paid_back() {
         let reply = call(&bus, &driver, "payment.action", &one).await;
         reply["ok"].is_object().then(|| reply["ok"].clone())
     });
-    let secret = secret.await;
-    let reference = secret["providerReference"]
-        .as_str()
-        .expect("text")
-        .to_owned();
-    assert_eq!(
-        secret["clientSecret"],
-        json!(format!("{reference}_secret_x"))
-    );
+    // The OpenAPI document says this of it.
+    let secret: PaymentConfirmation = serde_json::from_value(secret.await).expect("as promised");
+    let reference = secret.provider_reference;
+    assert_eq!(secret.payment_id.to_string(), payment_id);
+    assert_eq!(secret.provider, "stripe");
+    assert_eq!(secret.client_secret, format!("{reference}_secret_x"));
     let database = std::fs::read(config.site.state_dir.join("payments.db")).expect("read");
     let log = std::fs::read(config.site.state_dir.join("payments.db-wal")).unwrap_or_default();
     for bytes in [database, log] {

@@ -15,6 +15,7 @@ use crate::support::ends::stripe::{Faults, KEY, StripeEnd, WEBHOOK_SECRET, webho
 use crate::support::ends::web::Web;
 use crate::support::ends::{hooks, sms};
 use crate::support::processes::Processes;
+use crate::support::stage::notifications;
 use crate::support::{eventually, free_port, patiently};
 use roadcall::bus::{Bus, Headers, Outgoing};
 
@@ -78,24 +79,19 @@ impl World {
             path.display().to_string()
         };
         let listen = format!("127.0.0.1:{}", free_port());
+        let more = format!(
+            "retry_delay = '100ms'\nsms_webhook_url = 'https://fleet.example/v1/hooks/twilio'\n\
+             push_secret_file = '{}'",
+            secret("push", hooks::SECRET)
+        );
+        let messages = notifications(&sms, &mail, &push, &more);
         let text = format!(
             "[log]\nlevel = 'debug'\n[broker]\nmode = 'external'\n[gateway]\nlisten = '{listen}'\nsensitive_per_minute = 1000\n\
              commands_per_minute = 10000\naddress_per_5_minutes = 10000\n\
-             [notifications]\nretry_delay = '100ms'\nlink_base = 'https://fleet.example/'\n\
-             sms = 'twilio'\nsms_url = '{}'\nsms_account = '{}'\nsms_token = '{}'\nsms_from = '{}'\n\
-             sms_webhook_url = 'https://fleet.example/v1/hooks/twilio'\n\
-             email = 'smtp'\nsmtp_host = '127.0.0.1'\nsmtp_port = {}\nsmtp_tls = 'none'\nemail_from = 'alerts@fleet.example'\n\
-             push = 'webhook'\npush_url = '{}/send'\npush_secret_file = '{}'\n\
+             {messages}\
              [payments]\nprocessor = 'stripe'\nreconcile = ['100ms', '200ms']\nresubmit_after = '100ms'\n\
              [payments.stripe]\nbase_url = '{}'\nsecret_key_file = '{}'\nwebhook_secret_file = '{}'\n\
              [telephony]\nwebhook_secret_file = '{}'\n",
-            sms.url,
-            sms::ACCOUNT,
-            sms::TOKEN,
-            sms::FROM,
-            mail.port,
-            push.url,
-            secret("push", hooks::SECRET),
             stripe.url,
             secret("stripe-key", KEY),
             secret("stripe-hook", WEBHOOK_SECRET),

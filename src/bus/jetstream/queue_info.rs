@@ -10,6 +10,8 @@ use crate::bus::{Error, QueueState, stream_of_queue};
 pub struct QueueInfo {
     /// Where it stands.
     pub state: QueueState,
+    /// Deliveries so far, repeated ones too. The server begins anew when the queue is reset or made anew.
+    pub deliveries: u64,
     /// The subjects that it takes.
     pub filters: Vec<String>,
     /// Until when it hands nothing out, RFC 3339; `None` while it does.
@@ -34,6 +36,7 @@ impl JetStream {
         }
         Ok(QueueInfo {
             state: queue_state(&info),
+            deliveries: info["delivered"]["consumer_seq"].as_u64().unwrap_or(0),
             filters,
             // The time stays in the configuration when it has passed.
             paused_until: text(&config["pause_until"]).filter(|_| info["paused"] == true),

@@ -112,6 +112,36 @@ mod site {
         pub oldest_age_seconds: u64,
     }
 
+    /// What a site's archive holds.
+    #[derive(
+        Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+    )]
+    #[serde(rename_all = "camelCase")]
+    pub struct ArchiveReport {
+        /// Which stream it is: one that was made anew has another number.
+        pub identity: i64,
+        /// First sequence that it still has.
+        pub first_seq: u64,
+        /// Last sequence that it gave out.
+        pub last_seq: u64,
+    }
+
+    /// How many events a role has made, and which of them the archive still has.
+    #[derive(
+        Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+    )]
+    #[serde(rename_all = "camelCase")]
+    pub struct ProducerReport {
+        /// The role.
+        pub role: Text<64>,
+        /// Which life of its database.
+        pub epoch: Text<64>,
+        /// The highest number that it gave out (`Roadcall-Seq`).
+        pub last: u64,
+        /// The lowest of this life that the archive still has; 0 where it has none.
+        pub held_from: u64,
+    }
+
     events! {
         Source::Ops, site_id = "siteId";
 
@@ -122,6 +152,8 @@ mod site {
             version: Text<64>,
             config_digest: Text<64>,
             queues: List<QueueReport, 0, 64>,
+            #[serde(skip_serializing_if = "Option::is_none")] archive: Option<ArchiveReport>,
+            #[serde(skip_serializing_if = "Option::is_none")] producers: Option<List<ProducerReport, 0, 64>>,
         }
     }
 }

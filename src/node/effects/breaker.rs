@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Calls older than this no longer count.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Fewer calls in the window say nothing.
@@ -29,7 +31,28 @@ enum State {
     Probing,
 }
 
+/// How a breaker stands, for people who look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BreakerState {
+    /// Calls are made.
+    Closed,
+    /// None is made.
+    Open,
+    /// One is made, to see whether the service works again.
+    HalfOpen,
+}
+
 impl Breaker {
+    /// How it stands.
+    pub fn standing(&self) -> BreakerState {
+        match self.state {
+            State::Closed => BreakerState::Closed,
+            State::Open { .. } => BreakerState::Open,
+            State::Probing => BreakerState::HalfOpen,
+        }
+    }
+
     /// Whether a call may be made now. After a yes the caller must report how it ended.
     pub fn admit(&mut self, now: Duration) -> bool {
         match self.state {
@@ -88,8 +111,10 @@ mod tests {
             breaker.report(start, n % 2 == 0);
             assert!(breaker.admit(start), "{n}");
         }
+        assert_eq!(breaker.standing(), BreakerState::Closed);
         breaker.report(start, false);
         assert!(!breaker.admit(start));
+        assert_eq!(breaker.standing(), BreakerState::Open);
     }
 
     #[test]
@@ -107,6 +132,7 @@ mod tests {
         assert!(!breaker.admit(start + seconds(29)));
         assert!(breaker.admit(start + seconds(30)));
         assert!(!breaker.admit(start + seconds(31)), "one probe at a time");
+        assert_eq!(breaker.standing(), BreakerState::HalfOpen);
         breaker.report(start + seconds(31), false);
         assert!(!breaker.admit(start + seconds(60)));
         assert!(breaker.admit(start + seconds(61)));

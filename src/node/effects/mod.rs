@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::breaker::Breaker;
+pub use self::breaker::BreakerState;
 use super::clock::Clock;
 use super::engine::Work;
 use super::writer::{Job, Reply};
@@ -28,6 +29,12 @@ pub struct Runners {
     by_kind: BTreeMap<&'static str, Arc<dyn Runner>>,
     breakers: Mutex<BTreeMap<&'static str, Breaker>>,
     clock: Clock,
+}
+
+impl std::fmt::Debug for Runners {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Runners of {:?}", self.by_kind.keys())
+    }
 }
 
 impl Runners {
@@ -86,6 +93,15 @@ impl Runners {
                 None => return in_doubt.map_or(EffectOutcome::Failed(why), EffectOutcome::Unknown),
             }
         }
+    }
+
+    /// How the breaker of each service stands that was called.
+    #[must_use]
+    pub fn breakers(&self) -> BTreeMap<String, BreakerState> {
+        let breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let standing =
+            |(service, breaker): (&&str, &Breaker)| ((*service).to_owned(), breaker.standing());
+        breakers.iter().map(standing).collect()
     }
 
     fn breaker<T>(&self, service: &'static str, ask: impl FnOnce(&mut Breaker) -> T) -> T {

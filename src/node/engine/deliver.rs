@@ -17,9 +17,11 @@ use std::sync::Arc;
 use super::judge::Verdict;
 use super::{Engine, Incoming, StepOutput, millis};
 use crate::event::{
-    Count1, DeadLetterCreated, DeadReason, DecodeError, Event, Id, Key, Source, Text, Ts, ids,
+    Count1, DeadLetterCreated, DeadReason, DecodeError, Event, Id, Key, Producer, Source, Text, Ts,
+    ids,
 };
 use crate::node::letter::{Dead, Letter, entity_token};
+use crate::node::origin;
 use crate::role::{HandlerError, Input, Mode, Received};
 use crate::store::{
     self, Attempt, Class, Context, InboxRow, Origin, Outcome, Reach, Tx, WaitingRow, WaitingState,
@@ -118,7 +120,19 @@ impl Engine {
                 return self.bury(row, None, error.reason(), error.to_string(), now, output);
             }
         };
-        let (late, too_old) = match self.judge(event, mode, row.received_at_ms, now) {
+        let own = self.store.options().site.clone();
+        if let Some(text) = origin::doubt(own.as_str(), &row.subject, &row.headers) {
+            return self.bury(
+                row,
+                Some(event),
+                DeadReason::InvalidEvent,
+                text,
+                now,
+                output,
+            );
+        }
+        let first = row.attempts == 0 && row.state != WaitingState::NotYet;
+        let (late, too_old) = match self.judge(event, mode, row.received_at_ms, now, first) {
             Verdict::Handle { late, too_old } => (late, too_old),
             Verdict::Filtered => {
                 self.counts.filtered += 1;
@@ -135,8 +149,12 @@ impl Engine {
             event: Arc::clone(event),
             mode,
             too_old,
+            producer: Producer::of(&row.headers),
         };
         let result = self.run(context, &Input::Event(Box::new(received)), |_| Ok(()))?;
+        if !matches!(result, Ok(_) | Err(HandlerError::NotYet(_))) {
+            self.failed_by_rule(event);
+        }
         match result {
             Ok(done) => {
                 self.counts.handled += 1;

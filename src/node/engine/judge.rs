@@ -1,9 +1,12 @@
 //! Whether an event is to be handled at all: its rule, its age, and how long it waited (DOMAIN 4.1 and 4.2).
 
+use std::sync::{Arc, PoisonError};
+
 use super::{Engine, millis};
 use crate::event::{Event, Ts};
+use crate::node::figures::RuleTally;
 use crate::role::Mode;
-use crate::routing::WhenOlder;
+use crate::routing::{Routes, WhenOlder};
 
 /// What the rules say about an event now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,16 +25,42 @@ pub(super) enum Verdict {
 }
 
 impl Engine {
-    pub(super) fn judge(&self, event: &Event, mode: Mode, received_at_ms: i64, now: Ts) -> Verdict {
+    /// What rules did so far; goes on counting.
+    #[must_use]
+    pub fn rules(&self) -> RuleTally {
+        self.rules.clone()
+    }
+
+    /// Counts a failed run for the rule that brings the event here.
+    pub(super) fn failed_by_rule(&mut self, event: &Event) {
+        let routes = self.routes();
+        if let Some(target) = routes.decide(self.queue, event) {
+            self.rules.count(&target.rule, |counts| counts.failed += 1);
+        }
+    }
+
+    /// The rules in force.
+    pub(super) fn routes(&self) -> Arc<Routes> {
         // A poisoned lock only says that a reload panicked while writing a pointer; the old pointer is whole.
-        let routes = self
-            .routes
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone();
+        Arc::clone(&self.routes.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// `first` says that it was not asked before, so that the rule counts it.
+    pub(super) fn judge(
+        &mut self,
+        event: &Event,
+        mode: Mode,
+        received_at_ms: i64,
+        now: Ts,
+        first: bool,
+    ) -> Verdict {
+        let routes = self.routes();
         let Some(target) = routes.decide(self.queue, event) else {
             return Verdict::Filtered;
         };
+        if first {
+            self.rules.count(&target.rule, |counts| counts.matched += 1);
+        }
         let Some(max_age) = target.max_event_age else {
             return Verdict::Handle {
                 late: false,

@@ -8,6 +8,7 @@
 //! The failure table stands in `deliver`; what happens after an unclean stop in `recover`.
 
 mod command;
+mod counts;
 mod deliver;
 mod exhausted;
 mod judge;
@@ -19,11 +20,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::bus::{AckToken, Delivery};
 use crate::event::{DecodeError, Event, Id, Ts, decode, ids};
+use crate::node::figures::RuleTally;
 use crate::node::transfer::IMPORTED;
 use crate::role::{Command, HandlerError, Input, Mode, Rejection, Role, Timer};
 use crate::routing::Routes;
@@ -32,6 +33,7 @@ use crate::store::{
     TxOutput,
 };
 
+pub use counts::Counts;
 pub use exhausted::{Exhausted, Standing};
 pub use replay::{End, ReplayPage, Replayed, mode_of};
 
@@ -165,29 +167,6 @@ pub struct StepOutput {
     pub outbox_grew: bool,
 }
 
-/// What happened so far, counted since the start of the process.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-#[allow(missing_docs)] // the names say it
-pub struct Counts {
-    pub received: u64,
-    pub handled: u64,
-    pub late: u64,
-    pub duplicates: u64,
-    pub filtered: u64,
-    pub expired: u64,
-    pub dead: u64,
-    pub failed: u64,
-    pub panics: u64,
-    pub parked: u64,
-    pub commands: u64,
-    pub rejected: u64,
-    pub timers: u64,
-    pub emitted: u64,
-    pub steps: u64,
-    pub republished: u64,
-}
-
 /// A role with its store, ready to be stepped.
 pub struct Engine {
     store: Store,
@@ -198,6 +177,7 @@ pub struct Engine {
     ordered: bool,
     waits: bool,
     counts: Counts,
+    rules: RuleTally,
     upkeep: upkeep::Upkeep,
 }
 
@@ -220,6 +200,7 @@ impl Engine {
             settings,
             waits: true,
             counts: Counts::default(),
+            rules: RuleTally::default(),
             upkeep: upkeep::Upkeep::default(),
         }
     }
@@ -262,11 +243,13 @@ impl Engine {
         match result {
             Ok(()) => {
                 self.counts.steps += 1;
+                self.rules.keep();
                 Ok(output)
             }
             Err(error) => {
                 self.store.rollback();
                 self.counts = counts_before;
+                self.rules.undo();
                 Err(error)
             }
         }

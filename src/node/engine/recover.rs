@@ -152,10 +152,12 @@ impl Engine {
         match work(self) {
             Ok(value) => {
                 self.store.commit()?;
+                self.rules.keep();
                 Ok(value)
             }
             Err(error) => {
                 self.store.rollback();
+                self.rules.undo();
                 Err(error)
             }
         }

@@ -7,8 +7,8 @@ use super::deliver::{WAITING_EXTERNAL, WAITING_LETTER, arrival};
 use super::judge::Verdict;
 use super::{Counts, Engine, Incoming, StepOutput};
 use crate::event::{
-    Actor, DeadLetterRedriven, Event, Id, Key, ReplayCancelled, ReplayCompleted, ReplayEnd,
-    ReplayMode, Text, Ts, ids,
+    Actor, DeadLetterRedriven, Event, Id, Key, Producer, ReplayCancelled, ReplayCompleted,
+    ReplayEnd, ReplayMode, Text, Ts, ids,
 };
 use crate::node::letter::Letter;
 use crate::role::audit::job::{Job, Kind};
@@ -246,7 +246,7 @@ impl Engine {
             return Ok(Tally::Failed);
         };
         let received_at_ms = incoming.delivery.received_at_ms;
-        let too_old = match self.judge(event, incoming.mode, received_at_ms, now) {
+        let too_old = match self.judge(event, incoming.mode, received_at_ms, now, false) {
             Verdict::Handle { too_old, .. } => too_old,
             Verdict::Filtered | Verdict::Expired => return Ok(Tally::Filtered),
         };
@@ -255,6 +255,7 @@ impl Engine {
             event: Arc::clone(event),
             mode: incoming.mode,
             too_old,
+            producer: Producer::of(&incoming.delivery.headers.0),
         };
         match self.run(context, &Input::Event(Box::new(received)), |_| Ok(()))? {
             Ok(done) => {

@@ -74,12 +74,32 @@ impl Row {
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    fn told(&self) -> Value {
-        json!({
-            "seq": self.seq, "at": Ts::from_ms(self.at_ms), "actor": self.actor, "action": self.action,
-            "subject": self.subject, "eventId": self.event_id, "hash": self.hash,
-        })
+    fn told(self) -> LedgerRow {
+        LedgerRow {
+            seq: self.seq,
+            at: Ts::from_ms(self.at_ms),
+            actor: self.actor,
+            action: self.action,
+            subject: self.subject,
+            event_id: self.event_id,
+            hash: self.hash,
+        }
     }
+}
+
+/// A row as it is told.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct LedgerRow {
+    seq: u64,
+    at: Ts,
+    actor: String,
+    action: String,
+    subject: String,
+    /// The event that said it; a command of the audit role has none.
+    event_id: Option<String>,
+    /// Over the hash of the row before and what this one says.
+    hash: String,
 }
 
 const COLUMNS: &str = "SELECT json_object('seq', seq, 'atMs', at_ms, 'actor', actor, 'action', action, 'subject', subject,
@@ -192,6 +212,29 @@ fn rows(tx: &Tx<'_>, from_seq: u64, max: u64) -> Result<Vec<Row>, Error> {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Verify {}
 
+/// How the ledger stands.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "LedgerVerdict")]
+pub(super) struct Verdict {
+    ok: bool,
+    rows: u64,
+    last_seq: u64,
+    last_hash: String,
+    /// How many findings there are; the first hundred are named.
+    wrong: u64,
+    findings: Vec<Finding>,
+}
+
+/// What is wrong with a row.
+#[derive(Serialize, JsonSchema)]
+struct Finding {
+    seq: u64,
+    /// `missing`, or `altered or moved`.
+    finding: String,
+    detail: String,
+}
+
 /// Reads the whole ledger and names what is wrong with it, in the order of the rows.
 pub(super) fn verify(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     let Verify {} = command.parse()?;
@@ -201,7 +244,11 @@ pub(super) fn verify(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
     let mut find = |seq: u64, finding: &str, detail: String| {
         wrong += 1;
         if findings.len() < NAMED_MAX {
-            findings.push(json!({ "seq": seq, "finding": finding, "detail": detail }));
+            findings.push(Finding {
+                seq,
+                finding: finding.to_owned(),
+                detail,
+            });
         }
     };
     loop {
@@ -239,9 +286,14 @@ pub(super) fn verify(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
         let detail = "the last row is not the one that was added last";
         find(last, "altered or moved", detail.to_owned());
     }
-    tx.reply(&json!({
-        "ok": wrong == 0, "rows": count, "lastSeq": last, "lastHash": previous, "wrong": wrong, "findings": findings,
-    }))
+    tx.reply(&Verdict {
+        ok: wrong == 0,
+        rows: count,
+        last_seq: last,
+        last_hash: previous,
+        wrong,
+        findings,
+    })
     .map_err(Into::into)
 }
 
@@ -253,6 +305,15 @@ pub(super) struct Export {
     from_seq: Option<u64>,
     /// Rows in the answer, 1 to 1000 (default 1000).
     limit: Option<u64>,
+}
+
+/// Rows in their order.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct LedgerPage {
+    items: Vec<LedgerRow>,
+    /// Where it goes on; nothing at the end.
+    next_seq: Option<u64>,
 }
 
 pub(super) fn export(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
@@ -267,11 +328,11 @@ pub(super) fn export(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
         return Err(Rejection::field("fromSeq", "is too large").into());
     }
     let found = rows(tx, from_seq, limit)?;
-    let next = found
+    let next_seq = found
         .last()
         .filter(|_| found.len() as u64 == limit)
         .map(|row| row.seq + 1);
-    let items: Vec<Value> = found.iter().map(Row::told).collect();
-    tx.reply(&json!({ "items": items, "nextSeq": next }))
+    let items = found.into_iter().map(Row::told).collect();
+    tx.reply(&LedgerPage { items, next_seq })
         .map_err(Into::into)
 }

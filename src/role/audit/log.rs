@@ -8,10 +8,10 @@
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use crate::event::{Event, MASK, Ts};
+use crate::event::{Actor, Event, Id, MASK, Site, Source, Ts};
 use crate::role::{Command, HandlerError, Rejection, listing};
 use crate::store::{Error, Tx, params};
 
@@ -56,29 +56,22 @@ pub(super) fn event(tx: &mut Tx<'_>, event: &Event, keep: Duration) -> Result<()
             *value = MASK.into();
         }
     }
-    let mut line = json!({
-        "kind": "event", "eventId": event.id, "time": event.time, "loggedAt": tx.now(), "site": event.site,
-        "source": event.source, "type": event.detail_type, "entity": event.entity().as_str(), "detail": detail,
-    });
-    if let Some(correlation) = event.correlation {
-        line["correlationId"] = json!(correlation);
-    }
-    if let Some(cause) = event.cause {
-        line["cause"] = json!(cause);
-    }
-    write(
-        tx,
-        &Line {
-            id: event.id.to_string(),
-            time: event.time,
-            source: event.source.as_str(),
-            kind: &event.detail_type,
-            entity: event.entity().as_str(),
-            correlation: event.correlation.map(|id| id.to_string()),
-            line: line.to_string(),
-        },
-        keep,
-    )
+    let line = LogLine {
+        kind: LineKind::Event,
+        event_id: event.id,
+        time: event.time,
+        logged_at: tx.now(),
+        site: event.site.clone(),
+        source: event.source.to_string(),
+        detail_type: event.detail_type.clone(),
+        entity: event.entity().to_string(),
+        correlation_id: event.correlation,
+        cause: event.cause,
+        detail: Some(detail),
+        actor: None,
+        operator: None,
+    };
+    write(tx, &line, keep)
 }
 
 /// Logs a command of this role that changed something: who, what about, and who sat at the machine.
@@ -89,50 +82,76 @@ pub(super) fn command(
     keep: Duration,
 ) -> Result<(), Error> {
     let now = tx.now();
-    let line = json!({
-        "kind": "command", "eventId": command.id, "time": now, "loggedAt": now, "site": tx.site(),
-        "source": "roadcall.ops", "type": command.name, "entity": subject, "actor": command.actor(),
-        "operator": command.caller.operator,
-    });
-    write(
-        tx,
-        &Line {
-            id: command.id.to_string(),
-            time: now,
-            source: "roadcall.ops",
-            kind: &command.name,
-            entity: subject,
-            correlation: None,
-            line: line.to_string(),
-        },
-        keep,
-    )
+    let line = LogLine {
+        kind: LineKind::Command,
+        event_id: command.id,
+        time: now,
+        logged_at: now,
+        site: tx.site().clone(),
+        source: Source::Ops.to_string(),
+        detail_type: command.name.clone(),
+        entity: subject.to_owned(),
+        correlation_id: None,
+        cause: None,
+        detail: None,
+        actor: Some(command.actor().clone()),
+        operator: command.caller.operator.clone(),
+    };
+    write(tx, &line, keep)
 }
 
-struct Line<'a> {
-    id: String,
+/// What a line is about.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum LineKind {
+    Event,
+    Command,
+}
+
+/// A line of the log.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct LogLine {
+    kind: LineKind,
+    /// The event's id, or the command's.
+    event_id: Id,
     time: Ts,
-    source: &'a str,
-    kind: &'a str,
-    entity: &'a str,
-    correlation: Option<String>,
-    line: String,
+    logged_at: Ts,
+    site: Site,
+    source: String,
+    /// The event's detail-type, or the command's name.
+    #[serde(rename = "type")]
+    detail_type: String,
+    entity: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlation_id: Option<Id>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<Id>,
+    /// What the event says, masked; empty for a type that this build does not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<Map<String, Value>>,
+    /// Who gave the command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<Actor>,
+    /// The person at the machine who acted as him.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operator: Option<String>,
 }
 
-fn write(tx: &mut Tx<'_>, line: &Line<'_>, keep: Duration) -> Result<(), Error> {
-    let now_ms = tx.now().ms();
+fn write(tx: &mut Tx<'_>, line: &LogLine, keep: Duration) -> Result<(), Error> {
+    let (now_ms, text) = (tx.now().ms(), tx.text(line)?);
     let new = tx.execute(
         "INSERT INTO log_line (id, at_ms, time_ms, source, type, entity, correlation, line)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (id) DO NOTHING",
         params![
-            line.id,
+            line.event_id.to_string(),
             now_ms,
             line.time.ms(),
             line.source,
-            line.kind,
+            line.detail_type,
             line.entity,
-            line.correlation,
-            line.line
+            line.correlation_id.map(|id| id.to_string()),
+            text
         ],
     )?;
     if new > 0 {
@@ -170,7 +189,7 @@ pub(super) fn search(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
     }
     let limit = listing::limit(search.limit)?;
     let (before_ms, before_id) = listing::cursor(search.cursor.as_deref())?;
-    let lines: Vec<Value> = tx.documents(
+    let lines: Vec<LogLine> = tx.documents(
         "SELECT line FROM log_line
          WHERE (?1 IS NULL OR entity = ?1) AND (?2 IS NULL OR type = ?2) AND (?3 IS NULL OR source = ?3)
            AND (?4 IS NULL OR correlation = ?4) AND (?5 IS NULL OR time_ms >= ?5) AND (?6 IS NULL OR time_ms < ?6)
@@ -190,9 +209,6 @@ pub(super) fn search(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
     )?;
     let full = lines.len() as u64 == limit;
     let last = lines.last().filter(|_| full);
-    let cursor = last.and_then(|line| {
-        let time: Ts = serde_json::from_value(line["time"].clone()).ok()?;
-        Some(listing::next(time.ms(), line["eventId"].as_str()?))
-    });
+    let cursor = last.map(|line| listing::next(line.time.ms(), &line.event_id.to_string()));
     tx.reply(&listing::page(&lines, cursor)).map_err(Into::into)
 }

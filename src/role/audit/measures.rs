@@ -3,12 +3,12 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::standing;
 use crate::event::{AlarmSeverity, Ts};
 use crate::role::alarm::{self, Alarm};
-use crate::role::{Command, HandlerError, Timer};
+use crate::role::{Command, HandlerError, NoBody, Timer};
 use crate::store::{Error, Tx, params};
 
 /// How often in a row a measure had no value.
@@ -68,7 +68,7 @@ pub(super) fn measured(tx: &mut Tx<'_>, command: &Command) -> Result<(), Handler
     let wait_ms = measured.period_seconds as i64 * SILENT_PERIODS * 1000;
     let due = Ts::from_ms(tx.now().ms() + wait_ms);
     tx.schedule(due, MEASURING, "next", &Value::Null)?;
-    tx.reply(&json!({})).map_err(Into::into)
+    tx.reply(&NoBody {}).map_err(Into::into)
 }
 
 fn judge(tx: &mut Tx<'_>, measure: &QueueMeasure) -> Result<(), Error> {

@@ -9,7 +9,9 @@ pub mod measures;
 mod publish;
 mod replay;
 pub mod rule;
+pub mod sites;
 mod standing;
+pub mod sync;
 #[cfg(test)]
 mod tests;
 
@@ -56,6 +58,7 @@ ledger::MIGRATION,
 alarm::MIGRATION,
 standing::MIGRATION,
 measures::MIGRATION,
+sync::MIGRATION,
 ];
 
 const fn command<B: JsonSchema>(name: &'static str, mutates: bool) -> CommandSpec {
@@ -73,27 +76,30 @@ impl Role for AuditRole {
 
     fn commands(&self) -> &'static [CommandSpec] {
         const COMMANDS: &[CommandSpec] = &[
-            command::<replay::Start>("replay.start", true),
-            command::<replay::Named>("replay.cancel", true),
-            command::<replay::Rebuild>("replay.rebuild", true),
-            command::<replay::Named>("replay.status", false),
-            command::<replay::List>("replay.list", false),
-            command::<dlq::Redrive>("dlq.redrive", true),
+            command::<replay::Start>("replay.start", true).answers::<replay::Told>(),
+            command::<replay::Named>("replay.cancel", true).answers::<replay::Told>(),
+            command::<replay::Rebuild>("replay.rebuild", true).answers::<replay::Told>(),
+            command::<replay::Named>("replay.status", false).answers::<replay::Told>(),
+            command::<replay::List>("replay.list", false).answers::<Vec<replay::Told>>(),
+            command::<dlq::Redrive>("dlq.redrive", true).answers::<replay::Told>(),
             command::<dlq::Purge>("dlq.purge", true).answers::<dlq::Purged>(),
             command::<rule::Named>("rule.enable", true).answers::<rule::Switched>(),
             command::<rule::Named>("rule.disable", true).answers::<rule::Switched>(),
-            command::<publish::Publish>("event.publish", true),
-            command::<log::Search>("audit.search", false),
-            command::<ledger::Export>("audit.export", false),
-            command::<ledger::Verify>("audit.verify", false),
+            command::<publish::Publish>("event.publish", true).answers::<publish::Published>(),
+            command::<log::Search>("audit.search", false).answers::<Page<log::LogLine>>(),
+            command::<ledger::Export>("audit.export", false).answers::<ledger::LedgerPage>(),
+            command::<ledger::Verify>("audit.verify", false).answers::<ledger::Verdict>(),
             command::<NoBody>("alarm.list", false).answers::<Page<standing::Told>>(),
             command::<standing::Acknowledge>("alarm.acknowledge", true)
                 .answers::<standing::Acknowledged>(),
+            command::<NoBody>("site.list", false).answers::<Page<sync::Standing>>(),
+            CommandSpec::new::<sites::Report>(sites::REPORT, Permission::OpsMeasure, true),
             CommandSpec::new::<measures::Measured>(
                 measures::MEASURED,
                 Permission::OpsMeasure,
                 true,
-            ),
+            )
+            .answers::<NoBody>(),
         ];
         COMMANDS
     }
@@ -127,12 +133,18 @@ impl AuditRole {
         let event = received.event.as_ref();
         log::event(tx, event, self.keep)?;
         ledger::event(tx, event)?;
+        if let Some(producer) = &received.producer {
+            sync::heard(tx, event, producer)?;
+        }
         match event.known() {
             Some(Known::ReplayCompleted(ended)) => {
                 replay::ended(tx, &ended.replay_name, &ended.state.to_string())
             }
             Some(Known::ReplayCancelled(ended)) => {
                 replay::ended(tx, &ended.replay_name, "CANCELLED")
+            }
+            Some(Known::SiteReported(report)) => {
+                sync::reported(tx, event, report).map_err(Into::into)
             }
             Some(Known::AlarmRaised(alarm)) => {
                 standing::told_raised(tx, event, alarm).map_err(Into::into)
@@ -174,6 +186,8 @@ fn asked(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
         "audit.verify" => ledger::verify(tx, command),
         "alarm.list" => standing::list(tx, command),
         measures::MEASURED => measures::measured(tx, command),
+        sites::REPORT => sites::report(tx, command),
+        "site.list" => sync::list(tx, command),
         other => Err(Rejection::new(Code::NotFound, format!("no command {other}")).into()),
     }
 }

@@ -2,7 +2,7 @@
 //! outbox. A batch succeeds entry by entry, and all that it accepts is one commit.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::event::{
@@ -43,6 +43,34 @@ struct Entry {
     time: Option<Ts>,
 }
 
+/// What became of a batch.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Published {
+    /// In the order of the batch.
+    entries: Vec<PublishedEntry>,
+    /// How many were refused.
+    failed: usize,
+}
+
+/// What became of an entry: it has an id, or it was refused.
+#[derive(Default, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct PublishedEntry {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_id: Option<Id>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Refused>,
+}
+
+/// In the form of DOMAIN 1.3; which request it was the whole answer says.
+#[derive(Serialize, JsonSchema)]
+struct Refused {
+    code: Code,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+}
+
 pub(super) fn publish(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     let publish: Publish = command.parse()?;
     if publish.entries.is_empty() {
@@ -56,28 +84,24 @@ pub(super) fn publish(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerE
         "DELETE FROM accepted WHERE event_id IN (SELECT event_id FROM accepted WHERE at_ms < ?1 LIMIT ?2)",
         params![tx.now().ms() - RECOGNISED_MS, CLEARED_MAX],
     )?;
-    let (mut answers, mut failed) = (Vec::new(), 0);
+    let (mut entries, mut failed) = (Vec::new(), 0);
     for entry in publish.entries {
-        answers.push(match accept(tx, entry) {
-            Ok(event_id) => json!({ "eventId": event_id }),
+        let mut told = PublishedEntry::default();
+        match accept(tx, entry) {
+            Ok(event_id) => told.event_id = Some(event_id),
             Err(HandlerError::Rejected(rejection)) => {
                 failed += 1;
-                json!({ "error": error(&rejection) })
+                told.error = Some(Refused {
+                    code: rejection.code,
+                    message: rejection.message,
+                    field: rejection.field,
+                });
             }
             Err(other) => return Err(other),
-        });
+        }
+        entries.push(told);
     }
-    tx.reply(&json!({ "entries": answers, "failed": failed }))
-        .map_err(Into::into)
-}
-
-/// In the form of DOMAIN 1.3; which request it was the whole answer says.
-fn error(rejection: &Rejection) -> Value {
-    let mut error = json!({ "code": rejection.code, "message": rejection.message });
-    if let Some(field) = &rejection.field {
-        error["field"] = json!(field);
-    }
-    error
+    tx.reply(&Published { entries, failed }).map_err(Into::into)
 }
 
 /// Publishes one entry, unless it is there already; nothing is written where it is refused.

@@ -1,8 +1,8 @@
 //! `replay.start`, `replay.cancel`, `replay.status`, `replay.list`.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::job::{Job, Kind, REPLAYS};
 use super::queue;
@@ -169,11 +169,31 @@ pub(super) fn write(tx: &mut Tx<'_>, job: &Job, state: &str) -> Result<(), Handl
 }
 
 /// What a job's command answers.
-pub(super) fn told(job: &Job, state: &str) -> Value {
-    json!({
-        "name": job.name.as_str(), "queue": job.queue, "mode": job.mode, "fromSeq": job.from_seq,
-        "toSeq": job.to_seq, "state": state,
-    })
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ReplayJob")]
+pub(super) struct Told {
+    name: Key,
+    queue: String,
+    mode: ReplayMode,
+    /// The archive's first at the start where there is none.
+    from_seq: Option<u64>,
+    /// The archive's last at the start where there is none.
+    to_seq: Option<u64>,
+    /// STARTING until its end is known, CANCELLING, then COMPLETED, CANCELLED or FAILED.
+    state: String,
+}
+
+/// What is told of a job that is in this state.
+pub(super) fn told(job: &Job, state: &str) -> Told {
+    Told {
+        name: job.name.clone(),
+        queue: job.queue.clone(),
+        mode: job.mode,
+        from_seq: job.from_seq,
+        to_seq: job.to_seq,
+        state: state.to_owned(),
+    }
 }
 
 fn read(tx: &Tx<'_>, name: &Key) -> Result<Option<(Job, String)>, HandlerError> {
@@ -241,7 +261,7 @@ pub(super) fn list(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerErro
         state: String,
     }
     let rows: Vec<Row> = tx.documents(sql, params![list.state])?;
-    let jobs: Vec<Value> = rows.iter().map(|row| told(&row.job, &row.state)).collect();
+    let jobs: Vec<Told> = rows.iter().map(|row| told(&row.job, &row.state)).collect();
     tx.reply(&jobs).map_err(Into::into)
 }
 

@@ -127,6 +127,7 @@ fn an_event_is_logged_and_in_the_ledger_once_and_its_phone_nowhere() {
             event: event.clone().into(),
             mode,
             too_old: false,
+            producer: None,
         };
         bench
             .run(&Input::Event(Box::new(received)), id)

@@ -66,11 +66,24 @@ pub(super) struct Erased {
 pub(super) fn export(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     let _: Export = command.parse()?;
     let user = User::find(tx, subject(command)?)?;
-    let document = json!({
-        "exportedAt": tx.now(), "user": user, "consents": consent::history(tx, user.user_id)?,
-        "logins": session::open_logins(tx, user.user_id)?,
-    });
-    Ok(tx.reply(&document)?)
+    Ok(tx.reply(&UserExport {
+        exported_at: tx.now(),
+        consents: consent::history(tx, user.user_id)?,
+        logins: session::open_logins(tx, user.user_id)?,
+        user,
+    })?)
+}
+
+/// All that auth has of a person.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct UserExport {
+    exported_at: Ts,
+    user: User,
+    /// Every answer that he gave, oldest first.
+    consents: Vec<consent::Consent>,
+    /// Logins that can still be continued.
+    logins: Vec<session::OpenLogin>,
 }
 
 /// Leaves of an account only that it was there, and tells every role that knows the person.

@@ -76,7 +76,7 @@ const COMMANDS: &[CommandSpec] = &[
     spec::<session::Refresh>("auth.refresh", P::Public, true).answers::<session::Tokens>(),
     spec::<session::Logout>("auth.logout", P::Own, true).answers::<NoBody>(),
     spec::<NoBody>("auth.me", P::Own, false).answers::<User>(),
-    spec::<NoBody>("auth.keys", P::Public, false),
+    spec::<NoBody>("auth.keys", P::Public, false).answers::<token::JwkSet>(),
     spec::<create::CreateUser>("auth.create_user", P::AdminUsers, true).answers::<User>(),
     spec::<account::One>("user.get", P::Own, false).answers::<User>(),
     spec::<account::ListBody>("user.list", P::AdminUsers, false).answers::<Page<User>>(),
@@ -84,7 +84,7 @@ const COMMANDS: &[CommandSpec] = &[
     spec::<account::Restrict>("user.suspend", P::AdminUsers, true).answers::<User>(),
     spec::<account::Restrict>("user.restore", P::AdminUsers, true).answers::<User>(),
     spec::<erasure::Request>("user.request_erasure", P::Own, true).answers::<erasure::Erased>(),
-    spec::<erasure::Export>("user.export", P::Own, false),
+    spec::<erasure::Export>("user.export", P::Own, false).answers::<erasure::UserExport>(),
     spec::<consent::Set>("consent.set", P::Own, true).answers::<consent::Answers>(),
     spec::<consent::Get>("consent.get", P::Own, false).answers::<consent::Answers>(),
 ];

@@ -4,7 +4,7 @@
 use data_encoding::BASE64URL_NOPAD;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::otp::draw;
@@ -205,8 +205,16 @@ pub(super) fn revoke_all(tx: &mut Tx<'_>, user_id: Id) -> Result<(), Error> {
     Ok(())
 }
 
-/// The logins of a person that could still be continued, for his export.
-pub(super) fn open_logins(tx: &Tx<'_>, user_id: Id) -> Result<Vec<Value>, Error> {
+/// A login that could still be continued, Unix milliseconds.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct OpenLogin {
+    issued_at_ms: i64,
+    expires_at_ms: i64,
+}
+
+/// Those of a person, for his export.
+pub(super) fn open_logins(tx: &Tx<'_>, user_id: Id) -> Result<Vec<OpenLogin>, Error> {
     let now_ms = tx.now().ms();
     tx.documents(
         "SELECT json_object('issuedAtMs', issued_at_ms, 'expiresAtMs', expires_at_ms) FROM refresh_token

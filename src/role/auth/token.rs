@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use data_encoding::BASE64URL_NOPAD;
 use ring::signature::{ED25519, UnparsedPublicKey};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -117,15 +118,25 @@ impl KeySet {
 
     /// As a JSON Web Key Set (RFC 7517, 8037), with the issuer beside the keys.
     #[must_use]
-    pub fn to_json(&self) -> Value {
-        let key = |(kid, x): (&String, &Vec<u8>)| {
-            json!({
-                "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": ALGORITHM, "kid": kid,
-                "x": BASE64URL_NOPAD.encode(x),
-            })
+    pub fn to_jwks(&self) -> JwkSet {
+        let key = |(kid, x): (&String, &Vec<u8>)| Jwk {
+            kty: "OKP".to_owned(),
+            crv: "Ed25519".to_owned(),
+            use_for: "sig".to_owned(),
+            alg: ALGORITHM.to_owned(),
+            kid: kid.clone(),
+            x: BASE64URL_NOPAD.encode(x),
         };
-        let keys: Vec<Value> = self.keys.iter().map(key).collect();
-        json!({ "issuer": self.issuer, "keys": keys })
+        JwkSet {
+            issuer: self.issuer.clone(),
+            keys: self.keys.iter().map(key).collect(),
+        }
+    }
+
+    /// The same as a document.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!(self.to_jwks())
     }
 
     /// Reads what [`KeySet::to_json`] wrote. Keys of other kinds are passed over.
@@ -146,6 +157,33 @@ impl KeySet {
         let keys = listed.iter().filter_map(ours).collect();
         Ok(Self { issuer, keys })
     }
+}
+
+/// The public keys as others read them (RFC 7517, 8037).
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct JwkSet {
+    /// Who signs with them.
+    pub issuer: String,
+    /// By name.
+    pub keys: Vec<Jwk>,
+}
+
+/// A public key (RFC 7517, 8037).
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Jwk {
+    /// Its type, `OKP`.
+    pub kty: String,
+    /// Its curve, `Ed25519`.
+    pub crv: String,
+    /// What it is for, `sig`.
+    #[serde(rename = "use")]
+    pub use_for: String,
+    /// How it is used, `EdDSA`.
+    pub alg: String,
+    /// Its name.
+    pub kid: String,
+    /// The key itself, base64url.
+    pub x: String,
 }
 
 /// Signs claims.

@@ -30,10 +30,12 @@ mod webhook_tests;
 use std::time::Duration;
 
 use schemars::JsonSchema;
+use serde::Deserialize;
 
 use super::listing::Page;
 use super::permission::{Permission as P, Scope};
 use super::{Command, CommandSpec, HandlerError, Input, Role, RoleName, Taken};
+use crate::event::Id;
 use crate::store::{Secret, Tx};
 use entity::Payment;
 pub use entity::Processor;
@@ -49,6 +51,20 @@ pub const REFUND: &str = "payment_refund";
 pub const LOOKUP: &str = "payment_lookup";
 /// Kind of the call that fetches what a card holder confirms with.
 pub const CONFIRMATION: &str = "payment_confirmation";
+
+/// What its call gives, and `payment.action` answers as it is: what the paying driver confirms with.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PaymentConfirmation {
+    /// The payment.
+    pub payment_id: Id,
+    /// Whose processor it is, `stripe`.
+    pub provider: String,
+    /// The processor's name for it.
+    pub provider_reference: String,
+    /// What its forms in the app need; nobody keeps it.
+    pub client_secret: String,
+}
 
 /// What the role is made with.
 #[derive(Debug, Clone)]
@@ -118,7 +134,8 @@ const COMMANDS: &[CommandSpec] = &[
     spec::<commands::Move>("payment.retry", P::PaymentProcess, true).answers::<Payment>(),
     spec::<commands::Settle>("payment.settle", P::PaymentProcess, true).answers::<Payment>(),
     spec::<refund::Ask>("payment.refund", P::PaymentProcess, true).answers::<Payment>(),
-    spec::<commands::One>("payment.action", P::PaymentConfirm, false),
+    spec::<commands::One>("payment.action", P::PaymentConfirm, false)
+        .answers::<PaymentConfirmation>(),
     spec::<webhook::Webhook>("payment.webhook", P::Webhook, true).answers::<Taken>(),
 ];
 

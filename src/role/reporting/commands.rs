@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use super::fact::{Incident, Window, incidents};
+use super::fact::{Facts, Incident, Listed, Window};
 use super::{export, kpi, vendor};
 use crate::event::{Actor, Id, IncidentType, Text, Ts};
-use crate::role::listing::{cursor, limit, next, page};
+use crate::role::listing::{cursor, limit, next};
 use crate::role::{Code, Command, HandlerError, Rejection};
 use crate::store::Tx;
 
@@ -102,11 +103,16 @@ fn list(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     let asked: Asked = command.parse()?;
     let most = usize::try_from(limit(asked.limit)?).unwrap_or(usize::MAX);
     let (before_ms, before_id) = cursor(asked.cursor.as_deref())?;
-    let all = incidents(tx, &asked.window(command)?)?;
+    let window = asked.window(command)?;
+    // The counts are of all of them, whichever page is asked for.
+    let all = Facts::of(tx, &window)?.incidents()?;
     let (shown, cursor) = part(&all, most, (before_ms, &before_id), Incident::place);
-    let mut reply = page(&shown, cursor);
-    reply["counts"] = counts(&all);
-    tx.reply(&reply).map_err(Into::into)
+    tx.reply(&IncidentsReport {
+        items: shown.into_iter().cloned().collect(),
+        cursor,
+        counts: Counts::of(&all),
+    })
+    .map_err(Into::into)
 }
 
 /// The entries of a listing behind a place, at most so many, and the cursor where there are more.
@@ -127,15 +133,39 @@ pub(super) fn part<'a, T>(
     (shown, last.map(|(ms, id)| next(ms, id)))
 }
 
-fn counts(all: &[Incident]) -> Value {
-    json!({
-        "total": all.len(),
-        "byType": by(all, |fact| fact.incident_type.clone()),
-        "byStatus": by(all, |fact| fact.status.clone()),
-        "byRegion": by(all, |fact| fact.region.clone()),
-        // Of creation, in UTC: `2026-01-15T10`.
-        "byHour": by(all, |fact| fact.created_at.map(|at| at.to_string()[..13].to_owned())),
-    })
+/// A page of incidents, and how many there are in all.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct IncidentsReport {
+    items: Vec<Incident>,
+    /// Where it goes on; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+    counts: Counts,
+}
+
+/// Of all incidents of the window, on whichever page.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Counts {
+    total: usize,
+    by_type: BTreeMap<String, usize>,
+    by_status: BTreeMap<String, usize>,
+    by_region: BTreeMap<String, usize>,
+    /// Of creation, in UTC: `2026-01-15T10`.
+    by_hour: BTreeMap<String, usize>,
+}
+
+impl Counts {
+    fn of(all: &[Incident]) -> Self {
+        let hour = |at: Ts| at.to_string()[..13].to_owned();
+        Self {
+            total: all.len(),
+            by_type: by(all, |fact| fact.incident_type.clone()),
+            by_status: by(all, |fact| fact.status.clone()),
+            by_region: by(all, |fact| fact.region.clone()),
+            by_hour: by(all, |fact| fact.created_at.map(hour)),
+        }
+    }
 }
 
 fn by(all: &[Incident], key: impl Fn(&Incident) -> Option<String>) -> BTreeMap<String, usize> {

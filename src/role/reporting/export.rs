@@ -2,10 +2,10 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::commands::{bounded, part};
-use super::fact::{Incident, Payment, Window, incidents, payments};
+use super::fact::{Facts, Incident, Listed, Part, Window};
 use super::kpi::figures;
 use super::tally::Figure;
 use super::vendor::{VendorReport, vendors};
@@ -43,7 +43,7 @@ bounded! {
 }
 
 /// What a column holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Kind {
     Text,
@@ -53,7 +53,31 @@ enum Kind {
     Time,
 }
 
-type Columns = Vec<(String, Kind)>;
+/// A column of the table.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Column {
+    name: String,
+    kind: Kind,
+}
+
+/// A page of a table: as objects or as lines of CSV, whichever was asked for.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ExportPage {
+    /// What a file of it may be called.
+    file_name: String,
+    columns: Vec<Column>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    items: Option<Vec<Map<String, Value>>>,
+    /// CSV; the first page has the header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
+    /// Where it goes on; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+}
+
+type Columns = Vec<Column>;
 
 /// Answers `report.export`: a page as objects, or as lines of CSV of which the first page has the header.
 pub(super) fn export(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
@@ -62,20 +86,26 @@ pub(super) fn export(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
     let most = usize::try_from(limit(asked.limit)?).unwrap_or(usize::MAX);
     let (before_ms, before_id) = cursor(asked.cursor.as_deref())?;
     let behind = (before_ms, before_id.as_str());
-    let (columns, rows, next) = match asked.table {
+    // One more than is shown says whether there are more.
+    let wanted = Part {
+        behind,
+        most: most + 1,
+    };
+    let (columns, rows, cursor) = match asked.table {
         Table::Incidents => {
-            let all = incidents(tx, &window)?;
-            let (shown, next) = part(&all, most, behind, Incident::place);
+            let found = Facts::of(tx, &window)?.some_incidents(wanted)?;
+            let (shown, next) = part(&found, most, behind, Listed::place);
             let rows = shown.into_iter().map(incident_row).collect();
             (incident_columns(), rows, next)
         }
         Table::Payments => {
-            let all = payments(tx, &window)?;
-            let (shown, next) = part(&all, most, behind, Payment::place);
+            let found = Facts::of(tx, &window)?.some_payments(wanted)?;
+            let (shown, next) = part(&found, most, behind, Listed::place);
             let rows = shown.into_iter().map(row).collect();
             (payment_columns(), rows, next)
         }
         Table::Vendors => {
+            // Their figures are made of all facts of the window, whichever of them are shown.
             let all = vendors(tx, &window, None)?;
             let (shown, next) = part(&all, most, behind, VendorReport::place);
             let rows = shown.into_iter().map(vendor_row).collect();
@@ -83,18 +113,18 @@ pub(super) fn export(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
         }
         Table::Kpis => (kpi_columns(), kpi_rows(tx, &window)?, None),
     };
-    let mut reply = json!({
-        "fileName": file_name(tx, &asked),
-        "columns": columns.iter().map(|(name, kind)| json!({ "name": name, "kind": kind })).collect::<Vec<_>>(),
-    });
-    match asked.format {
-        Form::Json => reply["items"] = rows.into_iter().map(Value::Object).collect(),
-        Form::Csv => reply["content"] = csv(&columns, &rows, asked.cursor.is_none())?.into(),
-    }
-    if let Some(next) = next {
-        reply["cursor"] = next.into();
-    }
-    tx.reply(&reply).map_err(Into::into)
+    let (items, content) = match asked.format {
+        Form::Json => (Some(rows), None),
+        Form::Csv => (None, Some(csv(&columns, &rows, asked.cursor.is_none())?)),
+    };
+    tx.reply(&ExportPage {
+        file_name: file_name(tx, &asked),
+        columns,
+        items,
+        content,
+        cursor,
+    })
+    .map_err(Into::into)
 }
 
 /// `roadcall-incidents-20260115T100000Z.csv`: nothing of it is the caller's, so it can name no other place.
@@ -115,7 +145,10 @@ fn file_name(tx: &Tx<'_>, asked: &Asked) -> String {
 }
 
 fn named(columns: &[(&str, Kind)]) -> Columns {
-    let owned = |(name, kind): &(&str, Kind)| ((*name).to_owned(), *kind);
+    let owned = |(name, kind): &(&str, Kind)| Column {
+        name: (*name).to_owned(),
+        kind: *kind,
+    };
     columns.iter().map(owned).collect()
 }
 
@@ -141,11 +174,10 @@ fn incident_columns() -> Columns {
         ("region", K::Text),
         ("createdAt", K::Time),
     ]);
-    columns.extend(
-        statuses()
-            .map(|status| time_column(&status))
-            .map(|name| (name, K::Time)),
-    );
+    columns.extend(statuses().map(|status| Column {
+        name: time_column(&status),
+        kind: K::Time,
+    }));
     columns.extend(named(&[
         ("assignments", K::Whole),
         ("escalated", K::Bool),
@@ -255,18 +287,18 @@ fn kpi_rows(tx: &Tx<'_>, window: &Window) -> Result<Vec<Map<String, Value>>, Han
 }
 
 fn csv(
-    columns: &Columns,
+    columns: &[Column],
     rows: &[Map<String, Value>],
     header: bool,
 ) -> Result<String, HandlerError> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     let broken = |error: csv::Error| Rejection::field("format", format!("CSV: {error}"));
     if header {
-        let names = columns.iter().map(|(name, _)| name);
+        let names = columns.iter().map(|column| &column.name);
         writer.write_record(names).map_err(broken)?;
     }
     for row in rows {
-        let cells = columns.iter().map(|(name, _)| cell(row.get(name)));
+        let cells = columns.iter().map(|column| cell(row.get(&column.name)));
         writer.write_record(cells).map_err(broken)?;
     }
     let bytes = writer.into_inner().unwrap_or_default();
@@ -288,6 +320,8 @@ fn cell(value: Option<&Value>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::region::Regions;
 use crate::event::Ts;
 use crate::role::HandlerError;
-use crate::store::Tx;
+use crate::store::{Tx, params};
 
 /// What `incident` selects: everything that is known of an incident, as one document.
 const COLUMNS: &str = "json_object(
@@ -55,8 +57,9 @@ struct Row {
 }
 
 /// One incident. Field names are those of `roadcall report incidents --json`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "IncidentFact")]
 pub(super) struct Incident {
     pub(super) incident_id: String,
     pub(super) driver_id: Option<String>,
@@ -92,10 +95,13 @@ pub(super) struct Incident {
     pub(super) arrival_ms: Option<i64>,
 }
 
-impl Incident {
-    /// Where it stands in a listing.
-    pub(super) fn place(&self) -> (i64, &str) {
+impl Listed for Incident {
+    fn place(&self) -> (i64, &str) {
         (self.created_at.map_or(0, Ts::ms), &self.incident_id)
+    }
+
+    fn region(&self) -> Option<&String> {
+        self.region.as_ref()
     }
 }
 
@@ -164,18 +170,158 @@ impl Window {
     }
 }
 
-/// All incidents of the window, newest first.
-pub(super) fn incidents(tx: &Tx<'_>, window: &Window) -> Result<Vec<Incident>, HandlerError> {
-    let regions = Regions::load(tx)?;
-    let sql = format!(
-        "SELECT {COLUMNS} FROM incident i JOIN incident f USING (incident_id) WHERE {IN_WINDOW}
-         ORDER BY f.created_at_ms DESC, i.incident_id DESC"
-    );
-    let rows: Vec<Row> = tx.documents(&sql, window.bounds())?;
-    let facts = rows.into_iter().map(|row| row.fact(&regions));
-    Ok(facts
-        .filter(|fact| window.has_region(fact.region.as_ref()))
-        .collect())
+/// A fact that listings have.
+pub(super) trait Listed {
+    /// Where it stands there.
+    fn place(&self) -> (i64, &str);
+    /// Where it happened.
+    fn region(&self) -> Option<&String>;
+}
+
+/// A part of a listing.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part<'a> {
+    /// Behind this time, Unix milliseconds, and id.
+    pub(super) behind: (i64, &'a str),
+    /// So many at the most.
+    pub(super) most: usize,
+}
+
+/// Rows that are read at once for a part of one region, which is known only when they are read.
+const AT_ONCE: usize = 200;
+
+/// What is known of a window. The geofences are read once for all of it.
+pub(super) struct Facts<'a> {
+    tx: &'a Tx<'a>,
+    window: &'a Window,
+    regions: Regions,
+}
+
+impl<'a> Facts<'a> {
+    pub(super) fn of(tx: &'a Tx<'a>, window: &'a Window) -> Result<Self, HandlerError> {
+        let regions = Regions::load(tx)?;
+        Ok(Self {
+            tx,
+            window,
+            regions,
+        })
+    }
+
+    /// All incidents of the window, newest first.
+    pub(super) fn incidents(&self) -> Result<Vec<Incident>, HandlerError> {
+        Ok(self.here(self.read_incidents(None)?))
+    }
+
+    /// A part of them; nothing before it is read.
+    pub(super) fn some_incidents(&self, part: Part<'_>) -> Result<Vec<Incident>, HandlerError> {
+        self.some(part, |part| self.read_incidents(Some(part)))
+    }
+
+    /// All payments created in the window, newest first.
+    pub(super) fn payments(&self) -> Result<Vec<Payment>, HandlerError> {
+        Ok(self.here(self.read_payments(None)?))
+    }
+
+    /// A part of them; nothing before it is read.
+    pub(super) fn some_payments(&self, part: Part<'_>) -> Result<Vec<Payment>, HandlerError> {
+        self.some(part, |part| self.read_payments(Some(part)))
+    }
+
+    /// All offers made in the window.
+    pub(super) fn offers(&self) -> Result<Vec<Offer>, HandlerError> {
+        let sql = format!(
+            "SELECT json_object('vendorId', f.vendor_id, 'type', i.type, 'lat', i.lat, 'lon', i.lon, 'status',
+                (SELECT status FROM offer_step s WHERE s.offer_id = f.offer_id ORDER BY event_order DESC LIMIT 1))
+             FROM offer f LEFT JOIN incident i USING (incident_id) WHERE {IN_WINDOW}"
+        );
+        let mut facts: Vec<Offer> = self.tx.documents(&sql, self.window.bounds())?;
+        for fact in &mut facts {
+            fact.about.placed(&self.regions);
+        }
+        facts.retain(|fact| self.window.has_region(fact.about.region.as_ref()));
+        Ok(facts)
+    }
+
+    fn read_incidents(&self, part: Option<Part<'_>>) -> Result<Vec<Incident>, HandlerError> {
+        // The order is fixed so that the window's index is what is walked along.
+        let tables = "incident f CROSS JOIN incident i USING (incident_id)";
+        let rows: Vec<Row> = self.read(COLUMNS, tables, "f.incident_id", part)?;
+        let facts = rows.into_iter().map(|row| row.fact(&self.regions));
+        Ok(facts.collect())
+    }
+
+    fn read_payments(&self, part: Option<Part<'_>>) -> Result<Vec<Payment>, HandlerError> {
+        let tables = "payment f LEFT JOIN incident i USING (incident_id)";
+        let mut facts: Vec<Payment> = self.read(PAYMENT, tables, "f.payment_id", part)?;
+        for fact in &mut facts {
+            fact.about.placed(&self.regions);
+            fact.flagged = fact.was("flagged");
+        }
+        Ok(facts)
+    }
+
+    /// Facts `f` of incidents `i`, newest first.
+    fn read<T: DeserializeOwned>(
+        &self,
+        columns: &str,
+        tables: &str,
+        id: &str,
+        part: Option<Part<'_>>,
+    ) -> Result<Vec<T>, HandlerError> {
+        let (since_ms, until_ms, of_one, company, incident_type) = self.window.bounds();
+        let behind = part.map_or((i64::MAX, ""), |part| part.behind);
+        let sql = format!(
+            "SELECT {columns} FROM {tables} WHERE {IN_WINDOW} AND (f.created_at_ms, {id}) < (?6, ?7)
+             ORDER BY f.created_at_ms DESC, {id} DESC LIMIT ?8"
+        );
+        let params = params![
+            since_ms,
+            // The index is entered where the part begins.
+            until_ms.min(behind.0),
+            of_one,
+            company,
+            incident_type,
+            behind.0,
+            behind.1,
+            // No limit in SQLite.
+            part.map_or(-1, |part| i64::try_from(part.most).unwrap_or(-1))
+        ];
+        Ok(self.tx.documents(&sql, params)?)
+    }
+
+    fn here<T: Listed>(&self, mut facts: Vec<T>) -> Vec<T> {
+        facts.retain(|fact| self.window.has_region(fact.region()));
+        facts
+    }
+
+    /// Reads on until a part of the window's region is full, or nothing is left.
+    fn some<T: Listed>(
+        &self,
+        part: Part<'_>,
+        read: impl Fn(Part<'_>) -> Result<Vec<T>, HandlerError>,
+    ) -> Result<Vec<T>, HandlerError> {
+        let at_once = match self.window.region {
+            None => part.most,
+            Some(_) => part.most.max(AT_ONCE),
+        };
+        let (mut behind_ms, mut behind_id) = (part.behind.0, part.behind.1.to_owned());
+        let mut found = Vec::new();
+        loop {
+            let facts = read(Part {
+                behind: (behind_ms, &behind_id),
+                most: at_once,
+            })?;
+            let more = facts.len() == at_once;
+            if let Some((ms, id)) = facts.last().map(Listed::place) {
+                (behind_ms, behind_id) = (ms, id.to_owned());
+            }
+            found.extend(self.here(facts));
+            if found.len() >= part.most || !more {
+                found.truncate(part.most);
+                return Ok(found);
+            }
+        }
+    }
 }
 
 /// One offer.
@@ -205,22 +351,6 @@ impl About {
         let place = self.lat.zip(self.lon);
         self.region = place.map(|(lat, lon)| regions.of(lat, lon));
     }
-}
-
-/// All offers made in the window.
-pub(super) fn offers(tx: &Tx<'_>, window: &Window) -> Result<Vec<Offer>, HandlerError> {
-    let regions = Regions::load(tx)?;
-    let sql = format!(
-        "SELECT json_object('vendorId', f.vendor_id, 'type', i.type, 'lat', i.lat, 'lon', i.lon, 'status',
-            (SELECT status FROM offer_step s WHERE s.offer_id = f.offer_id ORDER BY event_order DESC LIMIT 1))
-         FROM offer f LEFT JOIN incident i USING (incident_id) WHERE {IN_WINDOW}"
-    );
-    let mut facts: Vec<Offer> = tx.documents(&sql, window.bounds())?;
-    for fact in &mut facts {
-        fact.about.placed(&regions);
-    }
-    facts.retain(|fact| window.has_region(fact.about.region.as_ref()));
-    Ok(facts)
 }
 
 /// One payment. Field names are those of the export.
@@ -255,14 +385,19 @@ impl Payment {
         Some((self.approved_at?.ms() - self.created_at?.ms()).max(0))
     }
 
-    /// Where it stands in a listing.
-    pub(super) fn place(&self) -> (i64, &str) {
-        (self.created_at.map_or(0, Ts::ms), &self.payment_id)
-    }
-
     /// Whether it was ever in this state.
     pub(super) fn was(&self, status: &str) -> bool {
         self.steps.iter().any(|step| step == status)
+    }
+}
+
+impl Listed for Payment {
+    fn place(&self) -> (i64, &str) {
+        (self.created_at.map_or(0, Ts::ms), &self.payment_id)
+    }
+
+    fn region(&self) -> Option<&String> {
+        self.about.region.as_ref()
     }
 }
 
@@ -280,19 +415,3 @@ const PAYMENT: &str = "json_object(
     'completedAt', (SELECT min(at_ms) FROM payment_step s WHERE s.payment_id = f.payment_id AND status = 'completed'),
     'approvedAt', (SELECT min(at_ms) FROM payment_step s WHERE s.payment_id = f.payment_id AND status = 'approved'
         AND at_ms > f.created_at_ms))";
-
-/// All payments created in the window, newest first.
-pub(super) fn payments(tx: &Tx<'_>, window: &Window) -> Result<Vec<Payment>, HandlerError> {
-    let regions = Regions::load(tx)?;
-    let sql = format!(
-        "SELECT {PAYMENT} FROM payment f LEFT JOIN incident i USING (incident_id) WHERE {IN_WINDOW}
-         ORDER BY f.created_at_ms DESC, f.payment_id DESC"
-    );
-    let mut facts: Vec<Payment> = tx.documents(&sql, window.bounds())?;
-    for fact in &mut facts {
-        fact.about.placed(&regions);
-        fact.flagged = fact.was("flagged");
-    }
-    facts.retain(|fact| window.has_region(fact.about.region.as_ref()));
-    Ok(facts)
-}

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::commands::bounded;
-use super::fact::{Window, incidents, offers, payments};
+use super::fact::{Facts, Window};
 use super::tally::{Figure, Tally};
 use crate::role::matching::settings::Tiers;
 use crate::role::{Command, HandlerError};
@@ -92,7 +92,8 @@ impl Tallies {
 fn tallies(tx: &Tx<'_>, window: &Window, by: Option<GroupBy>) -> Result<Tallies, HandlerError> {
     let (tiers, now_ms) = (tiers(tx)?, tx.now().ms());
     let mut tallies = Tallies::default();
-    for fact in &incidents(tx, window)? {
+    let facts = Facts::of(tx, window)?;
+    for fact in &facts.incidents()? {
         let group = by.map(|by| match by {
             GroupBy::Region => fact.region.as_ref(),
             GroupBy::Type => fact.incident_type.as_ref(),
@@ -100,7 +101,7 @@ fn tallies(tx: &Tx<'_>, window: &Window, by: Option<GroupBy>) -> Result<Tallies,
         });
         tallies.feed(group, |tally| tally.incident(fact, &tiers, now_ms));
     }
-    for fact in &offers(tx, window)? {
+    for fact in &facts.offers()? {
         let group = by.map(|by| match by {
             GroupBy::Region => fact.about.region.as_ref(),
             GroupBy::Type => fact.about.incident_type.as_ref(),
@@ -108,7 +109,7 @@ fn tallies(tx: &Tx<'_>, window: &Window, by: Option<GroupBy>) -> Result<Tallies,
         });
         tallies.feed(group, |tally| tally.offer(fact));
     }
-    for fact in &payments(tx, window)? {
+    for fact in &facts.payments()? {
         let group = by.map(|by| match by {
             GroupBy::Region => fact.about.region.as_ref(),
             GroupBy::Type => fact.about.incident_type.as_ref(),

@@ -29,10 +29,10 @@ use crate::store::{Tx, params};
 pub struct ReportingRole;
 
 const COMMANDS: &[CommandSpec] = &[
-    spec::<commands::Asked>("report.incidents"),
+    spec::<commands::Asked>("report.incidents").answers::<commands::IncidentsReport>(),
     spec::<kpi::Asked>("report.kpis").answers::<kpi::Figures>(),
     spec::<vendor::Asked>("report.vendor").answers::<vendor::VendorReport>(),
-    spec::<export::Asked>("report.export"),
+    spec::<export::Asked>("report.export").answers::<export::ExportPage>(),
 ];
 
 const fn spec<B: JsonSchema>(name: &'static str) -> CommandSpec {

@@ -122,7 +122,10 @@ CREATE INDEX seen_at ON seen (at_ms, kind);
 CREATE TABLE unknown (event_id BLOB PRIMARY KEY, detail_type TEXT NOT NULL) WITHOUT ROWID;
 
 CREATE TABLE configuration (config_key TEXT PRIMARY KEY, version INTEGER NOT NULL, value TEXT NOT NULL) WITHOUT ROWID;
-", alarm::MIGRATION, watch::MIGRATION];
+", alarm::MIGRATION, watch::MIGRATION, "
+-- A page of payments is read from where the one before ended.
+CREATE INDEX payment_newest ON payment (created_at_ms DESC, payment_id DESC);
+"];
 
 /// Empties what events from `?1` (Unix milliseconds) on will say again. Facts of incidents that are older than the archive
 /// stay as they are: nothing would bring them back.

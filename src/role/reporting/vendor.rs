@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::commands::bounded;
-use super::fact::{Window, incidents, offers, payments};
+use super::fact::{Facts, Window};
 use super::kpi::tiers;
 use super::tally::{Figure, Tally};
 use crate::event::{Id, Ts};
@@ -126,7 +126,8 @@ fn work(
     for (incident, vendor) in assigned {
         assigned_to.entry(incident).or_default().push(vendor);
     }
-    for fact in &incidents(tx, window)? {
+    let facts = Facts::of(tx, window)?;
+    for fact in &facts.incidents()? {
         for vendor in assigned_to.remove(&fact.incident_id).unwrap_or_default() {
             let of_vendor = work.entry(vendor).or_default();
             of_vendor.jobs.insert(fact.incident_id.clone());
@@ -137,14 +138,16 @@ fn work(
             of_vendor.tally.incident(fact, &tiers, now_ms);
         }
     }
-    for fact in offers(tx, window)?
+    for fact in facts
+        .offers()?
         .iter()
         .filter(|fact| wanted(&fact.vendor_id))
     {
         let of_vendor = work.entry(fact.vendor_id.clone()).or_default();
         of_vendor.tally.offer(fact);
     }
-    for fact in payments(tx, window)?
+    for fact in facts
+        .payments()?
         .iter()
         .filter(|fact| wanted(&fact.vendor_id))
     {

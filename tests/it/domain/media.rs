@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn media_come_from_the_driver_and_the_vendor_who_is_there_and_from_no_stranger() {
     let world = World::new().await;
-    world.vendor(1, NYC, &["tire"], 4.5).await;
+    world.vendor(1, NYC, &["tire_repair"], 4.5).await;
     let driver = world.account("driver", 1).await;
     let (incident, _) = world.assigned(&driver, "tire", NYC).await;
     let photo = json!({ "incidentId": incident, "contentType": "image/jpeg", "sizeBytes": 10_000_000, "clientRequestId": "m1" });

@@ -14,7 +14,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use roadcall::broker::{Options, Running, start};
+use roadcall::broker::{Links, Options, Running, start};
 use roadcall::bus::jetstream::{Config, Form, JetStream};
 use tempfile::TempDir;
 
@@ -52,6 +52,7 @@ async fn broker(dir: &Path, listen: &str) -> Running {
         sync_interval: "always".to_owned(),
         max_file_store_bytes: 10 << 30,
         monitor_url: String::new(),
+        links: Links::default(),
     };
     start(options).await.expect("the broker starts")
 }

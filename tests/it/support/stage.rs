@@ -29,6 +29,22 @@ pub fn address(n: u64) -> String {
     format!("person-{n}@fleet.example")
 }
 
+/// The configuration of messages that go to these ends; `more` are further lines of the same table.
+pub fn notifications(sms: &Web, mail: &Server, push: &Web, more: &str) -> String {
+    format!(
+        "[notifications]\nlink_base = 'https://fleet.example/'\n\
+         sms = 'twilio'\nsms_url = '{}'\nsms_account = '{}'\nsms_token = '{}'\nsms_from = '{}'\n\
+         email = 'smtp'\nsmtp_host = '127.0.0.1'\nsmtp_port = {}\nsmtp_tls = 'none'\nemail_from = 'alerts@fleet.example'\n\
+         push = 'webhook'\npush_url = '{}/send'\n{more}\n",
+        sms.url,
+        sms::ACCOUNT,
+        sms::TOKEN,
+        sms::FROM,
+        mail.port,
+        push.url,
+    )
+}
+
 /// The ends, and a site whose role notifications uses them.
 pub struct Stage {
     pub site: Processes,
@@ -48,19 +64,12 @@ impl Stage {
             site.dir.path().join("push"),
         );
         std::fs::write(&secret, format!("{}\n", hooks::SECRET)).expect("written");
-        let text = format!(
-            "[log]\nlevel = 'debug'\n[notifications]\nretry_delay = '{retry_delay}'\nlink_base = 'https://fleet.example/'\n\
-             sms = 'twilio'\nsms_url = '{}'\nsms_account = '{}'\nsms_token = '{}'\nsms_from = '{}'\nsms_webhook_url = '{WEBHOOK}'\n\
-             email = 'smtp'\nsmtp_host = '127.0.0.1'\nsmtp_port = {}\nsmtp_tls = 'none'\nemail_from = 'alerts@fleet.example'\n\
-             push = 'webhook'\npush_url = '{}/send'\npush_secret_file = '{}'\n",
-            sms.url,
-            sms::ACCOUNT,
-            sms::TOKEN,
-            sms::FROM,
-            mail.port,
-            push.url,
-            secret.display(),
+        let more = format!(
+            "retry_delay = '{retry_delay}'\nsms_webhook_url = '{WEBHOOK}'\npush_secret_file = '{}'",
+            secret.display()
         );
+        let messages = notifications(&sms, &mail, &push, &more);
+        let text = format!("[log]\nlevel = 'debug'\n{messages}");
         std::fs::write(&config, text).expect("written");
         site.arguments = vec!["--config".to_owned(), config.display().to_string()];
         site.apply_topology();

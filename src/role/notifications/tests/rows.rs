@@ -41,6 +41,7 @@ fn deliver(bench: &mut Bench<NotificationsRole>, event: Event) {
         event: event.into(),
         mode: Mode::Live,
         too_old: false,
+        producer: None,
     };
     bench
         .run(&Input::Event(Box::new(received)), id)

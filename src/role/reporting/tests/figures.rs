@@ -298,6 +298,81 @@ fn exports_have_the_same_rows_in_both_forms_and_names_of_our_own() {
     assert_eq!(payment["flagged"], false);
 }
 
+/// Incidents and payments of one, two of them at each moment, east and west by turns.
+fn many() -> Vec<Event> {
+    let mut events = Vec::new();
+    for n in 0..14_u32 {
+        let (incident, payment) = (id(200 + n), id(300 + n));
+        let seconds = i64::from(n / 2);
+        let lon = if n % 3 == 0 { -74.0 } else { -120.0 };
+        let place = json!({ "lat": 41.0, "lon": lon });
+        let detail = json!({
+            "incidentId": incident, "driverId": id(2), "type": "tire", "priority": "normal", "location": place,
+            "areaLocation": place, "payerType": "back_office", "origin": "app",
+        });
+        events.push(event(
+            "incident",
+            "IncidentCreated",
+            incident,
+            1,
+            seconds,
+            detail,
+        ));
+        let detail = json!({
+            "paymentId": payment, "incidentId": incident, "vendorId": id(4), "driverId": id(2), "payerType": "back_office",
+            "amountCents": 1000 + n, "status": "approved", "fraudScore": 0.0, "fraudStatus": "low_risk",
+            "createdAt": at(seconds),
+        });
+        events.push(event(
+            "payment",
+            "PaymentCreated",
+            incident,
+            1,
+            seconds,
+            detail,
+        ));
+    }
+    events
+}
+
+#[test]
+fn pages_of_an_export_are_the_whole_and_nothing_twice() {
+    let mut bench = told(&many());
+    for (table, key) in [("incidents", "incidentId"), ("payments", "paymentId")] {
+        for region in [None, Some("North East")] {
+            let mut asked = json!({ "table": table, "format": "json" });
+            if let Some(region) = region {
+                asked["region"] = json!(region);
+            }
+            let ids = |page: &Value| -> Vec<Value> {
+                let items = page["items"].as_array().expect("items").iter();
+                items.map(|item| item[key].clone()).collect()
+            };
+            let whole = ask(&mut bench, "report.export", asked.clone());
+            assert!(whole.get("cursor").is_none());
+            let whole = ids(&whole);
+            assert_eq!(
+                whole.len(),
+                if region.is_some() { 5 } else { 14 },
+                "{table}"
+            );
+            let (mut paged, mut pages) = (Vec::new(), 0);
+            asked["limit"] = json!(3);
+            loop {
+                let page = ask(&mut bench, "report.export", asked.clone());
+                pages += 1;
+                paged.extend(ids(&page));
+                match page.get("cursor") {
+                    Some(cursor) => asked["cursor"] = cursor.clone(),
+                    None => break,
+                }
+            }
+            assert_eq!(paged, whole, "{table} {region:?}");
+            assert_eq!(pages, whole.len().div_ceil(3), "{table} {region:?}");
+        }
+    }
+}
+
 #[test]
 fn a_low_acceptance_rate_alarms_after_two_windows_and_clears_with_a_good_one() {
     const WINDOW: i64 = 900;

@@ -169,6 +169,7 @@ fn take(bench: &mut Bench<ReportingRole>, event: &Event) {
         event: event.clone().into(),
         mode: Mode::Live,
         too_old: false,
+        producer: None,
     }));
     let (_, emitted) = bench.run(&input, event.id).expect("handled");
     assert!(emitted.is_empty());

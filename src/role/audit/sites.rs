@@ -1,0 +1,71 @@
+//! What this site says of itself (DESIGN 8, From the hub): `SiteReported`, on change and every 5 min. A role sees neither
+//! broker nor configuration: `node::report` looks every `audit.alarm_period` and hands over what it found by the command
+//! `site.report`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::sync;
+use crate::event::{ArchiveReport, Key, List, ProducerReport, QueueReport, SiteReported, Text};
+use crate::role::{Command, HandlerError, Rejection};
+use crate::store::Tx;
+
+/// The command that the node gives.
+pub const REPORT: &str = "site.report";
+/// A site that nothing changes at is heard of this often, milliseconds.
+const EVERY_MS: i64 = 5 * 60 * 1000;
+
+/// What the node found.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "SiteReport")]
+pub struct Report {
+    /// The roles that run.
+    pub roles: List<Text<64>, 0, 64>,
+    /// The program's version.
+    pub version: Text<64>,
+    /// Digest of the configuration.
+    pub config_digest: Text<64>,
+    /// Every queue.
+    pub queues: List<QueueReport, 0, 64>,
+    /// The archive.
+    pub archive: ArchiveReport,
+    /// Every role's numbers.
+    pub producers: List<ProducerReport, 0, 64>,
+}
+
+/// Says it to others, if it is new or long ago.
+pub(super) fn report(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
+    let report: Report = command.parse()?;
+    let site = tx.site().as_str().to_owned();
+    let site_id: Key = site
+        .parse()
+        .map_err(|_| Rejection::field("siteId", "no key"))?;
+    let said = SiteReported {
+        site_id,
+        roles: report.roles,
+        version: report.version,
+        config_digest: report.config_digest,
+        queues: report.queues,
+        archive: Some(report.archive),
+        producers: Some(report.producers),
+    };
+    let last = sync::last(tx, &site)?;
+    let old = last.is_none_or(|(at_ms, last)| {
+        tx.now().ms() - at_ms >= EVERY_MS || at_ms > tx.now().ms() || changed(&last, &said)
+    });
+    if old {
+        tx.emit(&said)?;
+        let at = tx.now();
+        sync::note(tx, &site, at, &said)?;
+    }
+    tx.reply(&json!({})).map_err(Into::into)
+}
+
+/// Whether it is more than what grows by itself.
+fn changed(a: &SiteReported, b: &SiteReported) -> bool {
+    let identity = |it: &SiteReported| it.archive.as_ref().map(|archive| archive.identity);
+    (&a.roles, &a.version, &a.config_digest, identity(a))
+        != (&b.roles, &b.version, &b.config_digest, identity(b))
+}
