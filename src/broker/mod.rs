@@ -25,6 +25,8 @@ use settings::Listening;
 pub const FLOOR: (u32, u32, u32) = (2, 10, 25);
 /// Oldest nats-server that links sites: durable sourcing, and acks and replies that name their site (BROKER 0 A, C).
 pub const LINK_FLOOR: (u32, u32, u32) = (2, 15, 1);
+/// The user of the system account, which only this process knows the password of.
+pub(crate) const SYSTEM_USER: &str = "roadcall";
 /// How long a start may take.
 const START_MAX: Duration = Duration::from_secs(30);
 
@@ -124,8 +126,15 @@ impl Running {
         format!("http://{host}:{port}")
     }
 
-    /// Gives it other links, without a restart: new depots may connect, removed ones are cut off. Does nothing where the links
-    /// are these already.
+    /// User and password of the server's system account, where it lets depots in.
+    #[must_use]
+    pub fn system(&self) -> Option<(&'static str, &str)> {
+        let password = self.settings.system.as_deref();
+        password.map(|password| (SYSTEM_USER, password))
+    }
+
+    /// Gives it other links, without a restart: new depots may connect, removed ones may not come in again. Who is in stays
+    /// in until he is cut off. Does nothing where the links are these already.
     ///
     /// # Errors
     /// The server's configuration can't be written.
@@ -188,9 +197,12 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         version: numbers(&version),
     };
     let url = format!("nats://{}:{}", listening.host, listening.port);
+    let doors = options.links.leaf_listen.is_some();
     let settings = settings::Settings {
         options,
         listening,
+        // New at each start, and nowhere but in the server's file, which only its owner reads.
+        system: doors.then(|| uuid::Uuid::new_v4().simple().to_string()),
         file: config.clone(),
     };
     settings.write()?;

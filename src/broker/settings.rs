@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::leftover::PID_FILE;
 use super::links::{self, ACCOUNT, quoted};
-use super::{Error, Options};
+use super::{Error, Options, SYSTEM_USER};
 
 /// From which version the flags of BROKER 0 A are known.
 const FEATURE_FLAGS: (u32, u32, u32) = (2, 15, 0);
@@ -26,6 +26,8 @@ pub(super) struct Listening {
 pub(super) struct Settings {
     pub(super) options: Options,
     pub(super) listening: Listening,
+    /// The password of the system account's user, where there are depots to cut off.
+    pub(super) system: Option<String>,
     pub(super) file: PathBuf,
 }
 
@@ -77,6 +79,10 @@ impl Settings {
             .map_or(site, |cluster| &cluster.server_name);
         let mut users = vec!["{ user: \"app\", password: \"app\" }".to_owned()];
         users.extend(links.leafs.iter().map(links::leaf_user));
+        let system = self.system.as_ref().map_or_else(String::new, |password| {
+            let password = quoted(password);
+            format!("  SYS {{ users: [{{ user: {SYSTEM_USER}, password: {password} }}] }}\n")
+        });
         // Whoever reaches the listener, which is on this machine unless a file says otherwise, is the user `app`: it is the
         // account that keeps depots, who come in by another door, apart from it.
         format!(
@@ -84,12 +90,13 @@ impl Settings {
              http: \"{monitor_host}:{monitor_port}\"\npid_file: {}\nping_interval: \"10s\"\nping_max: 2\nmax_payload: 1MB\n\
              {flags}jetstream {{ store_dir: {}, domain: {}, sync_interval: \"{sync_interval}\", \
              max_file_store: {max_file_store_bytes} }}\n\
-             accounts {{ {ACCOUNT} {{ jetstream: enabled, users: [\n  {}\n] }} }}\nno_auth_user: app\n{}{}",
+             accounts {{\n{system}  {ACCOUNT} {{ jetstream: enabled, users: [\n  {}\n  ] }}\n}}\n{}no_auth_user: app\n{}{}",
             quoted(server_name),
             quoted(&store_dir.join(PID_FILE).display().to_string()),
             quoted(&store_dir.display().to_string()),
             quoted(site),
             users.join("\n  "),
+            if system.is_empty() { "" } else { "system_account: SYS\n" },
             links::cluster(links),
             links::leafnodes(site, links),
         )

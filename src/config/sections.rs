@@ -120,7 +120,7 @@ impl Default for Site {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Bus {
-    /// `nats://host:port`.
+    /// `nats://host:port`; several servers of one cluster with commas between.
     pub url: String,
     /// Credentials file.
     pub creds: String,

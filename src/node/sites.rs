@@ -9,6 +9,7 @@ use super::filters;
 use super::run::{desired, routes};
 use crate::broker::{self, Cluster, Leaf, Links, Remote};
 use crate::bus::jetstream::JetStream;
+use crate::bus::jetstream::system::cut_leafs;
 use crate::bus::links::{Link, peer_of};
 use crate::bus::topology::Class;
 use crate::bus::{self, EVENTS};
@@ -69,6 +70,12 @@ pub fn broker_links(config: &Config) -> Links {
     }
 }
 
+/// Whether a depot's broker may still come in as it could.
+fn lets_in(config: &Config, depot: &Depot) -> bool {
+    let same = |other: &Depot| other.site == depot.site && other.password == depot.password;
+    config.depots.iter().any(same)
+}
+
 fn leafs(depots: &[Depot]) -> Vec<Leaf> {
     let leaf = |depot: &Depot| Leaf {
         site: depot.site.clone(),
@@ -123,6 +130,14 @@ impl Depots {
             .relink(broker_links(&config))
             .map_err(|error| error.to_string())?;
         link(&self.bus, &config).await?;
+        // The server leaves a connection alone whose user is gone.
+        if let Some((user, password)) = broker.system()
+            && self.config.depots.iter().any(|depot| !lets_in(&config, depot))
+        {
+            cut_leafs(&broker.url, user, password)
+                .await
+                .map_err(|error| error.to_string())?;
+        }
         let names: Vec<&str> = config
             .depots
             .iter()
@@ -155,7 +170,9 @@ async fn link(bus: &JetStream, config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// Forgets a depot: its user, its link and its consumer. Its events stay.
+/// Forgets a depot: its user and its link; whoever runs the broker cuts it off at its next look. Its events stay, and so
+/// does the consumer that it reads by: one made anew would begin at the first event, and a depot that has more of them than
+/// the consumer may have on its way never gets to the new ones (docs/sites.md).
 ///
 /// # Errors
 /// [`Error::Unknown`], a file, or the broker.
@@ -176,15 +193,7 @@ pub async fn remove(bus: &JetStream, config: &Config, site: &str) -> Result<(), 
         sources.retain(|source| peer_of(source) != Some(site));
     }
     bus.api(&format!("STREAM.UPDATE.{EVENTS}"), &stream).await?;
-    let link = Link {
-        peer: site.to_owned(),
-        gives: Vec::new(),
-    };
-    let delete = format!("CONSUMER.DELETE.{EVENTS}.{}", link.consumer());
-    match bus.api(&delete, &serde_json::Value::Null).await {
-        Ok(_) | Err(bus::Error::Missing(_)) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+    Ok(())
 }
 
 /// Whether the hub's archive gives and takes what the depot's file says.

@@ -11,6 +11,7 @@ mod pull;
 pub mod queue_info;
 pub mod raw;
 pub mod service;
+pub mod system;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -42,7 +43,7 @@ const LEVEL_ATOMIC: u64 = 2;
 /// Where and how to connect.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// `nats://host:port`, with user and password in it where needed.
+    /// `nats://host:port`, with user and password in it where needed; several servers of one cluster with commas between.
     pub url: String,
     /// Credentials file.
     pub credentials: Option<PathBuf>,
@@ -118,13 +119,14 @@ impl JetStream {
             })?;
         }
         // The client library takes no account of a user in the address.
-        if let Ok(address) = config.url.parse::<async_nats::ServerAddr>()
+        let addresses = addresses(&config.url)?;
+        if let Some(address) = addresses.first()
             && let Some(user) = address.username()
         {
             let password = address.password().unwrap_or_default();
             options = options.user_and_password(user.to_owned(), password.to_owned());
         }
-        let client = tokio::time::timeout(config.connect_timeout * 2, options.connect(&config.url))
+        let client = tokio::time::timeout(config.connect_timeout * 2, options.connect(addresses))
             .await
             .map_err(|_| Error::Unavailable("no connection in time".to_owned()))?
             .map_err(|error| Error::Unavailable(error.to_string()))?;
@@ -277,6 +279,15 @@ impl JetStream {
             .await?;
         Ok(())
     }
+}
+
+/// The servers of `url`, which has commas between them.
+fn addresses(url: &str) -> Result<Vec<async_nats::ServerAddr>, Error> {
+    let parse = |one: &str| one.trim().parse::<async_nats::ServerAddr>();
+    // The text may have a password in it.
+    url.split(',').map(parse).collect::<Result<_, _>>().map_err(|error| {
+        Error::Unavailable(format!("bus.url is no list of addresses like nats://host:4222: {error}"))
+    })
 }
 
 fn refusal(subject: &str, error: &Value) -> Error {
