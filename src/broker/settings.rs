@@ -96,7 +96,11 @@ impl Settings {
             quoted(&store_dir.display().to_string()),
             quoted(site),
             users.join("\n  "),
-            if system.is_empty() { "" } else { "system_account: SYS\n" },
+            if system.is_empty() {
+                ""
+            } else {
+                "system_account: SYS\n"
+            },
             links::cluster(links),
             links::leafnodes(site, links),
         )

@@ -83,7 +83,9 @@ pub(super) async fn site(connection: &Connection, verb: SiteVerb) -> Result<Exit
         SiteVerb::Remove { depot, .. } => {
             let bus = connect(&config, "roadcall-site").await?;
             sites::remove(&bus, &config, &depot).await?;
-            say(format_args!("{depot} may not come in any more and is cut off within seconds; its events stay here"))?;
+            say(format_args!(
+                "{depot} may not come in any more and is cut off within seconds; its events stay here"
+            ))?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -132,7 +132,11 @@ impl Depots {
         link(&self.bus, &config).await?;
         // The server leaves a connection alone whose user is gone.
         if let Some((user, password)) = broker.system()
-            && self.config.depots.iter().any(|depot| !lets_in(&config, depot))
+            && self
+                .config
+                .depots
+                .iter()
+                .any(|depot| !lets_in(&config, depot))
         {
             cut_leafs(&broker.url, user, password)
                 .await

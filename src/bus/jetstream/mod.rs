@@ -285,9 +285,14 @@ impl JetStream {
 fn addresses(url: &str) -> Result<Vec<async_nats::ServerAddr>, Error> {
     let parse = |one: &str| one.trim().parse::<async_nats::ServerAddr>();
     // The text may have a password in it.
-    url.split(',').map(parse).collect::<Result<_, _>>().map_err(|error| {
-        Error::Unavailable(format!("bus.url is no list of addresses like nats://host:4222: {error}"))
-    })
+    url.split(',')
+        .map(parse)
+        .collect::<Result<_, _>>()
+        .map_err(|error| {
+            Error::Unavailable(format!(
+                "bus.url is no list of addresses like nats://host:4222: {error}"
+            ))
+        })
 }
 
 fn refusal(subject: &str, error: &Value) -> Error {

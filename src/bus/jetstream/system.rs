@@ -48,7 +48,11 @@ pub async fn cut_leafs(url: &str, user: &str, password: &str) -> Result<usize, E
     ask("RELOAD", json!({})).await?;
     let found = ask("LEAFZ", json!({})).await?;
     let leafs = found["data"]["leafs"].as_array();
-    let ids: Vec<&Value> = leafs.into_iter().flatten().map(|leaf| &leaf["id"]).collect();
+    let ids: Vec<&Value> = leafs
+        .into_iter()
+        .flatten()
+        .map(|leaf| &leaf["id"])
+        .collect();
     for id in &ids {
         // One that went by itself meanwhile is as good.
         if let Err(error) = ask("KICK", json!({ "cid": id })).await {
