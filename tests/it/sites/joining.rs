@@ -26,14 +26,16 @@ async fn a_depot_is_let_in_cut_off_and_let_in_again_where_it_was() {
     let depot = &depots[0];
     in_sync_with_its_files(&sites.hub);
     in_sync_with_its_files(&sites.depots[0]);
-    // More than a consumer may have on its way, so that one that began anew would be seen.
-    for _ in 0..1100 {
+    // More than a consumer may have on its way, so that one that begins anew is seen.
+    for _ in 0..2200 {
         publish(&hub, "hub").await;
     }
     let (down, up) = (publish(&hub, "hub").await, publish(depot, "depot-a").await);
     arrives(depot, "hub", &down).await;
     arrives(&hub, "depot-a", &up).await;
 
+    let file = sites.hub.dir.join("state/sites/depot-a.toml");
+    let kept = std::fs::read(&file).expect("read");
     let before = sites.wire.so_far();
     sites
         .hub
@@ -52,7 +54,17 @@ async fn a_depot_is_let_in_cut_off_and_let_in_again_where_it_was() {
     assert!(!ids_of(&hub, "depot-a").await.expect("read").contains(&up));
     assert!(!ids_of(depot, "hub").await.expect("read").contains(&down));
 
-    // Its file is made anew, with another password.
+    // The hub's file is put back, as on another box of a hub of several: the depot itself has noticed nothing.
+    std::fs::write(&file, kept).expect("written");
+    arrives(depot, "hub", &down).await;
+    arrives(&hub, "depot-a", &up).await;
+    same_everywhere(&hub, &[("depot-a", depot)]).await;
+
+    // Removed once more, and let in with a new password.
+    sites
+        .hub
+        .json(&["site", "remove", "depot-a", "--yes", "--json"]);
+    let (down, up) = (publish(&hub, "hub").await, publish(depot, "depot-a").await);
     sites.hub.json(&add("depot-a", &sites.depots[0]));
     sites.depots[0].kill();
     sites.depots[0].start();
