@@ -16,6 +16,7 @@ use crate::bus::{Bus, EVENTS};
 use crate::config::{BrokerMode, Config, path_dirs};
 use crate::event::Ts;
 use crate::gateway::Gateway;
+use crate::node;
 use crate::node::clock::Clock;
 use crate::node::preflight::{guard_archive, sync};
 use crate::node::run::{Node, desired, routes, settle_topology};
@@ -25,6 +26,9 @@ use crate::role::RoleName;
 
 /// How often rules that wait for `topology apply` are held against the server.
 const LOOK_FOR_TOPOLOGY: Duration = Duration::from_secs(2);
+
+/// How often a server of a cluster looks whether the others are there.
+const LOOK_FOR_CLUSTER: Duration = Duration::from_secs(1);
 
 /// How often the hub looks whether depots were added or removed.
 const LOOK_FOR_DEPOTS: Duration = Duration::from_secs(1);
@@ -142,7 +146,7 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
         tracing::info!(keepSeconds = sync.keep().as_secs(), "{sync}");
         systemd::status("starting the roles");
         let begun = tokio::select! {
-            begun = start(&config, &wanted, names, embedded) => Some(begun),
+            begun = start_patiently(&config, &wanted, names, embedded) => Some(begun),
             _ = terminate.recv() => None,
         };
         let result = match begun {
@@ -276,6 +280,33 @@ async fn start(
         broker,
         ..Running::default()
     })
+}
+
+/// The same. A server of a cluster has no JetStream before most of the servers are there: it waits for them as they for it.
+async fn start_patiently(
+    config: &Config,
+    wanted: &Wanted,
+    names: &[String],
+    embedded: bool,
+) -> Result<Running, Failure> {
+    let in_cluster = embedded && !config.broker.cluster_listen.is_empty();
+    let mut told = false;
+    loop {
+        let error = match start(config, wanted, names, embedded).await {
+            Err(Failure::Bus(error) | Failure::Node(node::run::Error::Bus(error)))
+                if in_cluster =>
+            {
+                error
+            }
+            other => return other,
+        };
+        if !told {
+            tracing::warn!(%error, "the hub's cluster is not there yet, waiting for its other servers");
+            systemd::status("waiting for the cluster's other servers");
+            told = true;
+        }
+        tokio::time::sleep(LOOK_FOR_CLUSTER).await;
+    }
 }
 
 /// Says so once, unless a role could not go on already.

@@ -43,6 +43,7 @@ mod scenarios;
 mod secrets;
 mod simulation;
 mod site;
+mod sites;
 mod snapshots;
 mod stops;
 mod support;

@@ -52,7 +52,7 @@ const STORE_FOR_ROLES: [&str; 10] = [
     "Origin",
 ];
 /// Files that may sleep, with the reason; everything else waits for a condition.
-const SLEEPERS: [(&str, &str); 6] = [
+const SLEEPERS: [(&str, &str); 9] = [
     ("tests/it/support/mod.rs", "`eventually` itself"),
     (
         "tests/it/support/processes.rs",
@@ -69,6 +69,18 @@ const SLEEPERS: [(&str, &str); 6] = [
     (
         "tests/it/payments.rs",
         "the moment of a kill is the fault that the seed chooses",
+    ),
+    (
+        "tests/it/sites/cuts.rs",
+        "the moment of a kill and how long a cut lasts are the faults",
+    ),
+    (
+        "tests/it/sites/cluster.rs",
+        "the moment of a kill is the fault",
+    ),
+    (
+        "tests/it/sites/wire.rs",
+        "that pieces come late is the fault",
     ),
     ("tests/it/tidy.rs", "names the word"),
 ];

@@ -40,6 +40,10 @@ const LEVEL_RESET: u64 = 4;
 /// JetStream API level from which atomic batches exist.
 const LEVEL_ATOMIC: u64 = 2;
 
+/// How often, and how far apart, a JetStream that does not answer is asked again before it is held to be none.
+const NOBODY_TRIES: u32 = 10;
+const NOBODY_WAIT: Duration = Duration::from_millis(100);
+
 /// Where and how to connect.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -175,17 +179,25 @@ impl JetStream {
         } else {
             Bytes::from(request.to_string())
         };
-        let reply = self
-            .inner
-            .client
-            .request(format!("$JS.API.{subject}"), payload)
-            .await
-            .map_err(|error| match error.kind() {
+        let mut tries = 0;
+        let reply = loop {
+            let asked = format!("$JS.API.{subject}");
+            let error = match self.inner.client.request(asked, payload.clone()).await {
+                Ok(reply) => break reply,
+                Err(error) => error,
+            };
+            match error.kind() {
+                // While the server reads its configuration again, as it does when a depot is added or removed, nobody answers.
+                async_nats::RequestErrorKind::NoResponders if tries < NOBODY_TRIES => tries += 1,
                 async_nats::RequestErrorKind::NoResponders => {
-                    Error::Unsuitable("the broker has no JetStream for this account; enable it in the server's config".to_owned())
+                    return Err(Error::Unsuitable(
+                        "the broker has no JetStream for this account; enable it in the server's config".to_owned(),
+                    ));
                 }
-                _ => Error::Unavailable(error.to_string()),
-            })?;
+                _ => return Err(Error::Unavailable(error.to_string())),
+            }
+            tokio::time::sleep(NOBODY_WAIT).await;
+        };
         let reply: Value = serde_json::from_slice(&reply.payload).map_err(|error| {
             Error::Unavailable(format!("the answer to {subject} is not JSON: {error}"))
         })?;

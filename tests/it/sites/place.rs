@@ -1,0 +1,263 @@
+//! Sites as processes: each runs its own broker and all roles in one process, as on a box.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{eventually_within, free_port, nats_server};
+use roadcall::bus::jetstream::{Config, Form, JetStream};
+use roadcall::bus::{Bus, DLQ, EVENTS};
+use roadcall::role::RoleName;
+
+/// Seconds that anything may take while several sites share a small machine.
+pub const PATIENCE: u32 = 180;
+
+/// A box: one site, or one server of a hub of several.
+pub struct Place {
+    pub site: String,
+    pub dir: PathBuf,
+    pub port: u16,
+    /// What `--role` says.
+    pub roles: &'static str,
+    /// Where it can be reached from here.
+    pub host: String,
+    /// What its commands are run by.
+    through: Vec<String>,
+    child: Option<Child>,
+    starts: usize,
+}
+
+impl Place {
+    /// A box with these lines in its configuration beside what every one has. Not started.
+    pub fn new(root: &Path, name: &str, site: &str, port: u16, more: &str) -> Self {
+        let dir = root.join(name);
+        std::fs::create_dir_all(&dir).expect("made");
+        let text = format!(
+            "[site]\nid = '{site}'\nstate_dir = '{}'\n[bus]\nurl = 'nats://127.0.0.1:{port}'\n\
+             [gateway]\nlisten = '127.0.0.1:{}'\n[engine]\nretry_delay = '300ms'\n\
+             [broker]\nbinary = '{}'\nlisten = '127.0.0.1:{port}'\n{more}\n",
+            dir.join("state").display(),
+            free_port(),
+            nats_server().display(),
+        );
+        std::fs::write(dir.join("roadcall.toml"), text).expect("written");
+        Self {
+            site: site.to_owned(),
+            dir,
+            port,
+            roles: "all",
+            host: "127.0.0.1".to_owned(),
+            through: Vec::new(),
+            child: None,
+            starts: 0,
+        }
+    }
+
+    /// The same box in a network namespace, reached from here at `host`.
+    pub fn inside(mut self, namespace: &str, host: &str) -> Self {
+        let file = self.dir.join("roadcall.toml");
+        let text = std::fs::read_to_string(&file).expect("read");
+        let here = format!("\nlisten = '127.0.0.1:{}'\n", self.port);
+        let there = format!("\nlisten = '0.0.0.0:{}'\n", self.port);
+        std::fs::write(&file, text.replace(&here, &there)).expect("written");
+        let words = ["/usr/bin/env", "ip", "netns", "exec", namespace];
+        self.through = words.map(str::to_owned).to_vec();
+        self.host = host.to_owned();
+        self
+    }
+
+    pub fn roadcall(&self) -> Command {
+        let mut words = self.through.iter().map(String::as_str);
+        let binary = env!("CARGO_BIN_EXE_roadcall");
+        let mut command = Command::new(words.next().unwrap_or(binary));
+        command.env_clear();
+        if !self.through.is_empty() {
+            let path = "/usr/sbin:/usr/bin:/sbin:/bin";
+            command.args(words).arg(binary).env("PATH", path);
+        }
+        command
+            .arg("--config")
+            .arg(self.dir.join("roadcall.toml"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command; gives its exit code, what it printed as JSON (null if it is none), and its errors.
+    pub fn run(&self, arguments: &[&str]) -> (Option<i32>, Value, String) {
+        let output = self.roadcall().args(arguments).output().expect("runs");
+        let value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), value, words)
+    }
+
+    /// Runs a command that must succeed.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let (code, value, words) = self.run(arguments);
+        assert_eq!(code, Some(0), "{arguments:?}: {words}");
+        value
+    }
+
+    pub fn start(&mut self) {
+        let log = std::fs::File::options()
+            .append(true)
+            .create(true)
+            .open(self.dir.join("log"))
+            .expect("a log");
+        let child = self
+            .roadcall()
+            .args(["--role", self.roles])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        self.child = Some(child.expect("started"));
+        self.starts += 1;
+    }
+
+    /// SIGKILL to the process and to its nats-server, as when the box loses its power.
+    pub fn kill(&mut self) {
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
+        // Ended already is as good, for both.
+        let _ = child.kill();
+        let _ = child.wait();
+        let pid = std::fs::read_to_string(self.dir.join("state/nats/nats-server.pid"));
+        let pid = pid.ok().and_then(|text| text.trim().parse().ok());
+        if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    /// Waits until it has said that it is ready after its last start.
+    pub async fn ready(&self) {
+        let what = format!("{} is ready ({})", self.site, self.dir.display());
+        eventually_within(PATIENCE, &what, || async {
+            (self.log().matches(r#""message":"ready""#).count() >= self.starts).then_some(())
+        })
+        .await;
+    }
+
+    pub async fn connect(&self) -> JetStream {
+        connect(&format!("nats://{}:{}", self.host, self.port)).await
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(12)..];
+            eprintln!("--- {}: {}", self.dir.display(), last.join("\n"));
+        }
+        self.kill();
+    }
+}
+
+/// A connection, as soon as somebody answers.
+pub async fn connect(url: &str) -> JetStream {
+    eventually_within(PATIENCE, "a connection", || async {
+        let config = Config {
+            url: url.to_owned(),
+            credentials: None,
+            name: "test".to_owned(),
+            connect_timeout: Duration::from_secs(2),
+            request_timeout: Duration::from_secs(5),
+            publish: Form::default(),
+        };
+        JetStream::connect(config).await.ok()
+    })
+    .await
+}
+
+/// The ids of an archive's events with this origin, in its order. An id that is there twice ends the test.
+pub async fn ids_of(bus: &JetStream, origin: &str) -> Option<Vec<String>> {
+    let mut ids = Vec::new();
+    let (filter, mut from) = (format!("roadcall.{origin}.>"), 1);
+    loop {
+        let stored = bus.read(EVENTS, &filter, from, 1000, true).await.ok()?;
+        let Some(last) = stored.last() else {
+            let distinct: std::collections::BTreeSet<&String> = ids.iter().collect();
+            assert_eq!(
+                distinct.len(),
+                ids.len(),
+                "{origin}: an event is there twice"
+            );
+            return Some(ids);
+        };
+        from = last.seq + 1;
+        let id = |stored: &roadcall::bus::Stored| {
+            let id = stored.headers.get("Nats-Msg-Id").expect("an id");
+            id.to_owned()
+        };
+        ids.extend(stored.iter().map(id));
+    }
+}
+
+/// Whether every source of the archive has brought everything.
+async fn no_lag(bus: &JetStream) -> Option<bool> {
+    let asked = format!("STREAM.INFO.{EVENTS}");
+    let info = bus.api(&asked, &Value::Null).await.ok()?;
+    let sources = info["sources"].as_array()?.clone();
+    Some(sources.iter().all(|source| source["lag"] == json!(0)))
+}
+
+async fn drained(bus: &JetStream) -> Option<bool> {
+    for queue in RoleName::BUILT.iter().filter_map(|role| role.queue()) {
+        let state = bus.queue(queue).await.ok()?;
+        if state.pending + state.ack_pending > 0 {
+            return Some(false);
+        }
+    }
+    Some(true)
+}
+
+/// Hub and depots have the same events of each origin in the same order, their queues are empty, and nothing is on its way.
+pub async fn same_everywhere(hub: &JetStream, depots: &[(&str, &JetStream)]) {
+    eventually_within(PATIENCE, "the archives are the same", || async {
+        let from_hub = ids_of(hub, "hub").await?;
+        for (site, depot) in depots {
+            let up = (ids_of(depot, site).await?, ids_of(hub, site).await?);
+            let down = ids_of(depot, "hub").await?;
+            if up.0 != up.1 || down != from_hub {
+                return None;
+            }
+        }
+        for bus in depots.iter().map(|(_, depot)| *depot).chain([hub]) {
+            if !no_lag(bus).await? || !drained(bus).await? {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+}
+
+/// No letters, and the audit knows what became of every event.
+pub async fn nothing_lost(places: &[&Place]) {
+    for place in places {
+        let bus = place.connect().await;
+        let letters = bus.stream(DLQ).await.expect("asked").messages;
+        assert_eq!(letters, 0, "{}: letters", place.site);
+        eventually_within(PATIENCE, "the audit to find everything", || async {
+            let (code, rows, words) = place.run(&["audit", "--json"]);
+            let rows = rows.as_array()?.clone();
+            let lost: Vec<&Value> = rows
+                .iter()
+                .filter(|row| row["unaccounted"] != json!(0))
+                .collect();
+            if code != Some(0) || !lost.is_empty() {
+                eprintln!("{}: audit {code:?} {lost:?} {words}", place.site);
+                return None;
+            }
+            Some(())
+        })
+        .await;
+    }
+}
