@@ -45,7 +45,7 @@ pub(super) async fn look(
         config_digest: Text::lossy(config_digest),
         queues: at_most_64(queues.collect()),
         archive: ArchiveReport {
-            identity: state.identity.0,
+            identity: state.identity.0.unsigned_abs(),
             first_seq: state.first_seq,
             last_seq: state.last_seq,
         },

@@ -119,7 +119,7 @@ mod site {
     #[serde(rename_all = "camelCase")]
     pub struct ArchiveReport {
         /// Which stream it is: one that was made anew has another number.
-        pub identity: i64,
+        pub identity: u64,
         /// First sequence that it still has.
         pub first_seq: u64,
         /// Last sequence that it gave out.

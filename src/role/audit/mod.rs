@@ -93,7 +93,8 @@ impl Role for AuditRole {
             command::<standing::Acknowledge>("alarm.acknowledge", true)
                 .answers::<standing::Acknowledged>(),
             command::<NoBody>("site.list", false).answers::<Page<sync::Standing>>(),
-            CommandSpec::new::<sites::Report>(sites::REPORT, Permission::OpsMeasure, true),
+            CommandSpec::new::<sites::Report>(sites::REPORT, Permission::OpsMeasure, true)
+                .answers::<NoBody>(),
             CommandSpec::new::<measures::Measured>(
                 measures::MEASURED,
                 Permission::OpsMeasure,

@@ -4,11 +4,10 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::sync;
 use crate::event::{ArchiveReport, Key, List, ProducerReport, QueueReport, SiteReported, Text};
-use crate::role::{Command, HandlerError, Rejection};
+use crate::role::{Command, HandlerError, NoBody, Rejection};
 use crate::store::Tx;
 
 /// The command that the node gives.
@@ -60,7 +59,7 @@ pub(super) fn report(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
         let at = tx.now();
         sync::note(tx, &site, at, &said)?;
     }
-    tx.reply(&json!({})).map_err(Into::into)
+    tx.reply(&NoBody {}).map_err(Into::into)
 }
 
 /// Whether it is more than what grows by itself.

@@ -84,7 +84,10 @@ pub(super) fn note(
     at: Ts,
     report: &SiteReported,
 ) -> Result<(), Error> {
-    let identity = report.archive.as_ref().map(|archive| archive.identity);
+    let identity = report
+        .archive
+        .as_ref()
+        .and_then(|archive| i64::try_from(archive.identity).ok());
     let doc = serde_json::to_string(report).unwrap_or_default();
     tx.execute(
         "INSERT INTO site_report (site, time_ms, doc, identity, since_ms, first_ms) VALUES (?1, ?2, ?3, ?4, ?2, ?2)

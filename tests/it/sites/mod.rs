@@ -4,6 +4,7 @@ mod attacks;
 mod cluster;
 mod cuts;
 mod joining;
+mod ledger;
 mod place;
 mod rough;
 mod story;
@@ -24,7 +25,6 @@ pub struct Sites {
     pub hub: Place,
     pub depots: Vec<Place>,
     pub wire: Wire,
-    pub leaf_port: u16,
     root: tempfile::TempDir,
 }
 
@@ -45,7 +45,6 @@ impl Sites {
             hub,
             depots: Vec::new(),
             wire,
-            leaf_port,
             root,
         }
     }
