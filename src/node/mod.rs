@@ -3,8 +3,9 @@
 //! In reading order: [`engine`] (inputs to commits), [`writer`] (the thread around it), [`consumer`] and [`commands`]
 //! (in), [`relay`] and [`publisher`] (out), [`letter`], [`advisories`], [`owner`], [`clock`]; [`run`] puts the
 //! roles that [`registry`] makes together as a running site, `started` each of them. [`status`] is what a role answers about itself, [`inquiry`]
-//! asks it, [`queues`] and [`story`] put that together with what the broker has. [`pulse`] sees whether it gets its work
-//! done; [`snapshot`] keeps databases, [`catchup`] lets a restored one come to the present.
+//! asks it; [`processes`] are those of this machine, [`rollout`] brings them a fleet's configuration; [`queues`] and
+//! [`story`] put that together with what the broker has. [`pulse`] sees whether it gets its work done; [`snapshot`] keeps
+//! databases, [`catchup`] lets a restored one come to the present.
 
 pub mod advisories;
 pub mod archive;

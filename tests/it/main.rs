@@ -18,6 +18,7 @@ mod engine;
 mod eventlog;
 mod explain;
 mod filters;
+mod fleet;
 mod fuzzing;
 mod gateway;
 mod guide;

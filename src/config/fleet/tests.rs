@@ -257,3 +257,18 @@ fn the_fleets_files_are_read_by_whom_the_main_file_is_read() {
         assert_eq!(meta.permissions().mode() & 0o777, 0o640, "{file}");
     }
 }
+
+#[test]
+fn the_example_is_a_fleet_whose_sites_load() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/fleet");
+    let example = Fleet::open(&dir).expect("a fleet");
+    assert_eq!(example.sites, ["depot-7", "hub"]);
+    let at = tempfile::tempdir().expect("made");
+    let main = write(at.path(), "roadcall.toml", "");
+    for site in &example.sites {
+        let version = example.version(site).expect("a version");
+        let config = load(&main, Some(version.layers), "match").config;
+        assert_eq!(config.engine.batch_max, 128);
+        assert_eq!(config.site.profile, Profile::Prod);
+    }
+}
