@@ -316,23 +316,28 @@ fn a_kill_in_the_middle_leaves_the_old_version_or_the_new_one_whole() {
         fleet.says("roles/match.toml", &format!("[engine]\nbatch_max = {n}"));
     };
     version(1);
-    let started = std::time::Instant::now();
     assert_eq!(fleet.of_sites("apply", &["--yes"]).0, Some(0));
-    let whole_run = started.elapsed();
-    let seed = 7;
+    let (lock, seed) = (fleet.path("sites/depot-a/fleet/lock"), 7);
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let (mut old, mut killed) = (1, BTreeMap::new());
     for step in 0..sized(60, 600) {
         let new = usize::try_from(step % 2).expect("small") + 2;
         version(new);
-        let mut command = fleet.command("apply", &["--yes", "--sites-root"]);
+        // Gone already where a kill came before it.
+        let _ = std::fs::remove_file(&lock);
+        let mut command = fleet.command("apply", &["--yes"]);
         let mut child = command
+            .arg("--sites-root")
             .arg(fleet.path("sites"))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("started");
-        std::thread::sleep(whole_run.mul_f64(random.random_range(0.0..1.2)));
+        while !lock.exists() && child.try_wait().expect("asked").is_none() {
+            std::thread::yield_now();
+        }
+        // Now it is at the files of the site.
+        std::thread::sleep(Duration::from_micros(random.random_range(0..8_000)));
         // One that has ended is as good.
         let _ = child.kill();
         let ended = child.wait().expect("ended");
@@ -346,9 +351,10 @@ fn a_kill_in_the_middle_leaves_the_old_version_or_the_new_one_whole() {
         }
         old = is;
     }
-    assert!(
-        killed.contains_key(&true),
-        "no kill came before the step: {killed:?}"
+    assert_eq!(
+        killed.len(),
+        2,
+        "kills came before the step and behind it: {killed:?}"
     );
     version(4);
     let (code, _, errors) = fleet.of_sites("apply", &["--yes"]);
