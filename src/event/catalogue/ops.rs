@@ -152,6 +152,7 @@ mod site {
             version: Text<64>,
             config_digest: Text<64>,
             queues: List<QueueReport, 0, 64>,
+            #[serde(skip_serializing_if = "Option::is_none")] program_version: Option<Text<64>>,
             #[serde(skip_serializing_if = "Option::is_none")] archive: Option<ArchiveReport>,
             #[serde(skip_serializing_if = "Option::is_none")] producers: Option<List<ProducerReport, 0, 64>>,
         }

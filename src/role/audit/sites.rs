@@ -44,7 +44,9 @@ pub(super) fn report(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
     let said = SiteReported {
         site_id,
         roles: report.roles,
-        version: report.version,
+        // On the wire the event's own version stands in this field's place (DOMAIN 3.1); the program's has another one.
+        version: report.version.clone(),
+        program_version: Some(report.version),
         config_digest: report.config_digest,
         queues: report.queues,
         archive: Some(report.archive),
@@ -65,6 +67,13 @@ pub(super) fn report(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
 /// Whether it is more than what grows by itself.
 fn changed(a: &SiteReported, b: &SiteReported) -> bool {
     let identity = |it: &SiteReported| it.archive.as_ref().map(|archive| archive.identity);
-    (&a.roles, &a.version, &a.config_digest, identity(a))
-        != (&b.roles, &b.version, &b.config_digest, identity(b))
+    let what = |it: &SiteReported| {
+        (
+            it.roles.clone(),
+            it.program_version.clone(),
+            it.config_digest.clone(),
+            identity(it),
+        )
+    };
+    what(a) != what(b)
 }

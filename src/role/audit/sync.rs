@@ -208,7 +208,9 @@ fn standing(tx: &Tx<'_>, site: String, last_ms: Option<i64>) -> Result<Standing,
         roles: report.map_or_else(Vec::new, |report| {
             report.roles.get().iter().map(ToString::to_string).collect()
         }),
-        version: report.map(|report| report.version.to_string()),
+        version: report
+            .and_then(|report| report.program_version.as_ref())
+            .map(ToString::to_string),
         config_digest: report.map(|report| report.config_digest.to_string()),
         queue_depth: report.map(|report| report.queues.get().iter().map(|queue| queue.depth).sum()),
         missing,
@@ -290,6 +292,7 @@ mod tests {
             site_id: "depot-a".parse().expect("a key"),
             roles: List::new(Vec::new()).expect("allowed"),
             version: Text::lossy("1"),
+            program_version: None,
             config_digest: Text::lossy("d"),
             queues: List::new(Vec::new()).expect("allowed"),
             archive: Some(ArchiveReport {

@@ -172,7 +172,7 @@ async fn what_expired_before_the_link_came_back_is_named_as_expired() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reinstalled_depot_is_told_from_a_quiet_one_and_what_its_roles_keep_comes_again() {
+async fn a_reinstalled_depot_is_told_from_a_quiet_one_and_what_it_still_has_can_be_carried() {
     let mut sites = two().await;
     account(&sites.depots[0], 1);
     sites.settle().await;
@@ -196,13 +196,27 @@ async fn a_reinstalled_depot_is_told_from_a_quiet_one_and_what_its_roles_keep_co
     })
     .await;
     assert_eq!(row["linked"], json!(true), "{row}");
-    // Its roles' outboxes still had what was published a moment ago, and brought it to the new archive.
-    let (hub, _) = sites.connect().await;
-    eventually_within(PATIENCE, "what was kept comes again", || async {
-        let have = numbers(&hub, "depot-a", "auth").await;
-        (have.len() == 5).then_some(())
+    // Its roles' outboxes still had what was published a moment ago, and brought it to the new archive; but there it has
+    // sequences that the hub takes for known (BROKER 0 D).
+    let gap = self::row(&sites.hub, "depot-a", "the gap", |row| {
+        missing(row, "auth")
+            .iter()
+            .any(|gap| gap.2 == "rolled_back")
     })
     .await;
+    assert_eq!(
+        missing(&gap, "auth"),
+        [(2, 5, "rolled_back".to_owned())],
+        "{gap}"
+    );
+    let stick = sites.hub.dir.join("stick.ndjson").display().to_string();
+    sites.depots[0].json(&["archive", "export", "--out", &stick, "--json"]);
+    sites.hub.json(&["archive", "import", &stick, "--json"]);
+    let (hub, _) = sites.connect().await;
+    assert_eq!(
+        numbers(&hub, "depot-a", "auth").await,
+        BTreeSet::from([1, 2, 3, 4, 5])
+    );
     let row = self::row(&sites.hub, "depot-a", "no gap", |row| {
         missing(row, "auth").is_empty()
     })
