@@ -24,7 +24,6 @@ pub struct Sites {
     pub hub: Place,
     pub depots: Vec<Place>,
     pub wire: Wire,
-    pub leaf_port: u16,
     root: tempfile::TempDir,
 }
 
@@ -45,7 +44,6 @@ impl Sites {
             hub,
             depots: Vec::new(),
             wire,
-            leaf_port,
             root,
         }
     }
