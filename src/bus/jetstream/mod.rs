@@ -5,6 +5,7 @@
 //! rely on (identities, sequences, error codes) is what the server said.
 
 mod kv;
+mod leaders;
 pub mod objects;
 mod publish;
 mod pull;
@@ -25,6 +26,7 @@ use chrono::DateTime;
 use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use publish::Form;
 
@@ -70,6 +72,10 @@ pub struct JetStream {
 #[derive(Debug)]
 struct Inner {
     client: Client,
+    /// Ends the watch for new leaders with the last clone; it would hold the connection open else.
+    _watched: DropGuard,
+    /// How often queues have got another leader.
+    leaders: Arc<AtomicU64>,
     epoch: Arc<AtomicU64>,
     request_timeout: Duration,
     publish: Form,
@@ -135,7 +141,11 @@ impl JetStream {
             .map_err(|_| Error::Unavailable("no connection in time".to_owned()))?
             .map_err(|error| Error::Unavailable(error.to_string()))?;
         check_version(&client.server_info().version)?;
+        let watched = CancellationToken::new();
+        let leaders = leaders::watch(&client, Arc::clone(&epoch), watched.clone()).await?;
         let inner = Inner {
+            _watched: watched.drop_guard(),
+            leaders,
             client,
             epoch,
             request_timeout: config.request_timeout,
@@ -161,6 +171,16 @@ impl JetStream {
     #[must_use]
     pub fn domain(&self) -> Option<String> {
         self.inner.client.server_info().domain
+    }
+
+    /// The server process that queues are read from: the one behind the connection, and in a cluster those that lead the
+    /// queues now.
+    fn server_id(&self) -> String {
+        let id = self.inner.client.server_info().server_id;
+        match self.inner.leaders.load(Ordering::SeqCst) {
+            0 => id,
+            count => format!("{id}+{count}"),
+        }
     }
 
     /// Sends what is buffered and closes the connection.
@@ -420,7 +440,7 @@ impl Bus for JetStream {
         let number = |name: &str| state[name].as_u64().unwrap_or(0);
         Ok(StreamState {
             identity: StreamId(created_ns(&info)?),
-            server_id: self.inner.client.server_info().server_id,
+            server_id: self.server_id(),
             first_seq: number("first_seq"),
             last_seq: number("last_seq"),
             messages: number("messages"),

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::place::ids_of;
 use super::{Sites, add, publish};
 use crate::support::{eventually, free_port, nats_server};
-use roadcall::bus::EVENTS;
+use roadcall::bus::{Bus, EVENTS};
 
 struct Attacker {
     broker: Child,
@@ -101,6 +101,12 @@ async fn state(hub: &roadcall::bus::jetstream::JetStream) -> Value {
         let info = info.expect("there");
         state[name] = json!([info["config"], info["created"]]);
     }
+    for name in ["DLQ", "ADVISORIES", "CARRY"] {
+        let info = hub.stream(name).await.expect("there");
+        state[format!("{name} holds")] = json!(info.messages);
+    }
+    let owner = hub.kv_get("TOPOLOGY", "owner.incident").await;
+    state["owner"] = json!(owner.expect("read").map(|owner| owner.to_vec()));
     for name in [
         "src-depot-a",
         "src-depot-b",
