@@ -37,6 +37,9 @@ pub(super) struct Bench {
     /// Incidents to drive from the call to a closed file, as `roadcall demo` does, all at once, afterwards.
     #[arg(long, default_value_t = 0)]
     incidents: u32,
+    /// So many times faster than it was recorded is the drive of an incident; at 60 a truck reports its place about once a second.
+    #[arg(long, default_value_t = 60.0)]
+    pace: f64,
     /// Measure nothing but how long a replay takes to bring its first event, from a small archive and from a large one.
     #[arg(long)]
     replay: bool,
@@ -44,10 +47,6 @@ pub(super) struct Bench {
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(2_000..))]
     archive: u64,
 }
-
-/// So many times faster than it was recorded is the drive of an incident; a truck then reports its place about once a
-/// second.
-const PACE: f64 = 60.0;
 
 /// What driving incidents came to.
 #[derive(Debug, Serialize)]
@@ -70,6 +69,12 @@ struct Quantiles {
 
 impl Bench {
     pub(super) async fn run(self, connection: &Connection) -> Result<ExitCode, Failure> {
+        if !(self.pace.is_finite() && self.pace > 0.0) {
+            return Err(Failure::usage(
+                "--pace is not over 0",
+                "60 plays an hour in a minute",
+            ));
+        }
         if self.events == 0 || self.rate == 0 {
             return Err(Failure::usage(
                 "--events and --rate are over 0",
@@ -92,7 +97,7 @@ impl Bench {
             };
             let incidents = match self.incidents {
                 0 => None,
-                count => Some(drive_incidents(sync_mode, count).await?),
+                count => Some(drive_incidents(sync_mode, count, self.pace).await?),
             };
             if connection.json {
                 let mut document = serde_json::to_value(&report).unwrap_or_default();
@@ -173,9 +178,9 @@ impl Bench {
     }
 }
 
-async fn drive_incidents(sync_mode: &str, count: u32) -> Result<Incidents, Failure> {
+async fn drive_incidents(sync_mode: &str, count: u32, pace: f64) -> Result<Incidents, Failure> {
     eprintln!("sync_interval {sync_mode}: roadcall: {count} incidents");
-    let drive = async |config: Config| demo::drive(&config, count, PACE).await;
+    let drive = async |config: Config| demo::drive(&config, count, pace).await;
     let driven = on_a_broker(sync_mode, drive).await?;
     Ok(Incidents {
         incidents: count,

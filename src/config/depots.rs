@@ -91,7 +91,15 @@ pub fn read(state_dir: &Path) -> Result<Vec<Depot>, (PathBuf, String)> {
     let dir = dir(state_dir);
     let entries = match std::fs::read_dir(&dir) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        // A state directory that can't be is for those to tell who make it.
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(Vec::new());
+        }
         Err(error) => return Err((dir, error.to_string())),
     };
     let mut paths: Vec<PathBuf> = entries

@@ -299,7 +299,7 @@ fn the_bench_drives_incidents_behind_its_measurements_in_both_sync_modes() {
                 .expect("has a folder"),
         )
         .args(["bench", "--events", "300", "--rate", "300"])
-        .args(["--incidents", "2", "--json"])
+        .args(["--incidents", "2", "--pace", "10000", "--json"])
         .output()
         .expect("runs");
     let words = String::from_utf8_lossy(&output.stderr);
@@ -313,10 +313,18 @@ fn the_bench_drives_incidents_behind_its_measurements_in_both_sync_modes() {
     for document in &documents {
         let found = &document["incidents"];
         assert_eq!(
-            (&found["incidents"], &found["arrived"]),
-            (&json!(2), &json!(2))
+            (&found["incidents"], &found["arrived"], &found["closed"]),
+            (&json!(2), &json!(2), &json!(2))
         );
-        assert!(found["perSecond"].as_f64() > Some(0.0), "{document}");
+        for waits in ["callToOffer", "callToAssigned"] {
+            let waits = &found[waits];
+            assert!(
+                waits["p50Ms"].as_i64() <= waits["p99Ms"].as_i64()
+                    && waits["p50Ms"].as_i64() > Some(0),
+                "{document}"
+            );
+            assert!(waits["within60S"].is_number(), "{document}");
+        }
         let latency = &found["publishToHandledMs"];
         assert!(
             latency["p50"].as_u64() <= latency["p99"].as_u64(),

@@ -64,6 +64,14 @@ pub(super) fn report(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
     tx.reply(&NoBody {}).map_err(Into::into)
 }
 
+/// Whether the archive has let go of everything that it had at the last word.
+fn all_gone(last: &SiteReported, now: &SiteReported) -> bool {
+    match (&last.archive, &now.archive) {
+        (Some(last), Some(now)) => now.first_seq > last.last_seq && last.last_seq > 0,
+        _ => false,
+    }
+}
+
 /// Whether it is more than what grows by itself.
 fn changed(a: &SiteReported, b: &SiteReported) -> bool {
     let identity = |it: &SiteReported| it.archive.as_ref().map(|archive| archive.identity);
@@ -75,5 +83,5 @@ fn changed(a: &SiteReported, b: &SiteReported) -> bool {
             identity(it),
         )
     };
-    what(a) != what(b)
+    what(a) != what(b) || all_gone(a, b)
 }

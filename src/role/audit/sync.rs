@@ -251,6 +251,8 @@ fn reason(gap: &Missing, report: Option<&SiteReported>) -> &'static str {
     match of_role.iter().find(|one| one.epoch.as_str() == gap.epoch) {
         // Another life of the database: what its archive has of this one it can't say.
         None => "recreated",
+        // A word from before it made what came behind the gap can't say what became of the gap.
+        Some(one) if one.last <= gap.to => "unknown",
         Some(one) if one.held_from == 0 || gap.to < one.held_from => {
             let archive = report.archive.as_ref();
             // An archive that begins at its first event has lost nothing by age: what came before it went with the old one.

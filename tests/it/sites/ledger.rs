@@ -198,17 +198,30 @@ async fn a_reinstalled_depot_is_told_from_a_quiet_one_and_what_it_still_has_can_
     assert_eq!(row["linked"], json!(true), "{row}");
     // Its roles' outboxes still had what was published a moment ago, and brought it to the new archive; but there it has
     // sequences that the hub takes for known (BROKER 0 D).
+    let (hub, depots) = sites.connect().await;
     let gap = self::row(&sites.hub, "depot-a", "the gap", |row| {
-        missing(row, "auth")
-            .iter()
-            .any(|gap| gap.2 == "rolled_back")
+        !missing(row, "auth").is_empty()
+            && missing(row, "auth")
+                .iter()
+                .all(|gap| gap.2 == "rolled_back")
     })
     .await;
-    assert_eq!(
-        missing(&gap, "auth"),
-        [(2, 5, "rolled_back".to_owned())],
-        "{gap}"
+    let (there, here) = (
+        numbers(&depots[0], "depot-a", "auth").await,
+        numbers(&hub, "depot-a", "auth").await,
     );
+    assert_eq!(
+        there,
+        BTreeSet::from([1, 2, 3, 4, 5]),
+        "its roles brought it again"
+    );
+    let named: BTreeSet<u64> = missing(&gap, "auth")
+        .iter()
+        .flat_map(|gap| gap.0..=gap.1)
+        .collect();
+    // What had not come yet when the row was made came since.
+    let lost: BTreeSet<u64> = there.difference(&here).copied().collect();
+    assert!(!lost.is_empty() && lost.is_subset(&named), "{lost:?} {gap}");
     let stick = sites.hub.dir.join("stick.ndjson").display().to_string();
     sites.depots[0].json(&["archive", "export", "--out", &stick, "--json"]);
     sites.hub.json(&["archive", "import", &stick, "--json"]);
@@ -238,7 +251,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hub_whose_store_was_set_back_gets_everything_again() {
+async fn a_hub_whose_store_was_set_back_gets_the_rest_from_a_stick() {
     let mut sites = two().await;
     account(&sites.depots[0], 1);
     account(&sites.hub, 101);
@@ -261,11 +274,16 @@ async fn a_hub_whose_store_was_set_back_gets_everything_again() {
     sites.hub.start();
     sites.hub.ready().await;
     let (hub, _) = sites.connect().await;
-    eventually_within(PATIENCE, "the depot's events come again", || async {
-        let now: BTreeSet<String> = ids_of(&hub, "depot-a").await?.into_iter().collect();
-        before.iter().all(|id| now.contains(id)).then_some(())
-    })
-    .await;
+    // Most of it comes by itself; what the server passes by (BROKER 0 D) can be carried.
+    let stick = sites.hub.dir.join("stick.ndjson").display().to_string();
+    sites.depots[0].json(&["archive", "export", "--out", &stick, "--json"]);
+    sites.hub.json(&["archive", "import", &stick, "--json"]);
+    let now: BTreeSet<String> = ids_of(&hub, "depot-a")
+        .await
+        .expect("read")
+        .into_iter()
+        .collect();
+    assert!(before.iter().all(|id| now.contains(id)));
     publish(&hub, "hub").await;
     account(&sites.depots[0], 6);
     let row = row(&sites.hub, "depot-a", "no gap", |row| {

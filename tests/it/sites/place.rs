@@ -220,12 +220,23 @@ async fn drained(bus: &JetStream) -> Option<bool> {
 
 /// Hub and depots have the same events of each origin in the same order, their queues are empty, and nothing is on its way.
 pub async fn same_everywhere(hub: &JetStream, depots: &[(&str, &JetStream)]) {
+    let seen = std::sync::Mutex::new(Vec::new());
     eventually_within(PATIENCE, "the archives are the same", || async {
         let from_hub = ids_of(hub, "hub").await?;
         for (site, depot) in depots {
             let up = (ids_of(depot, site).await?, ids_of(hub, site).await?);
             let down = ids_of(depot, "hub").await?;
             if up.0 != up.1 || down != from_hub {
+                // Said when it changes: where a failure stopped.
+                let counts = [up.0.len(), up.1.len(), from_hub.len(), down.len()];
+                let mut seen = seen.lock().expect("nobody panics with it");
+                if *seen != counts {
+                    eprintln!(
+                        "{site}: up {} of {}, down {} of {}",
+                        counts[1], counts[0], counts[3], counts[2]
+                    );
+                    *seen = counts.to_vec();
+                }
                 return None;
             }
         }
