@@ -18,6 +18,9 @@ pub struct Link {
     pub peer: String,
     /// Subjects that it gets from here; none overlaps another.
     pub gives: Vec<String>,
+    /// Whether this site's archive reads the peer's from the start. The hub begins to read a depot when the depot answers: what a
+    /// depot's consumer delivers to a source that waits for it, the server takes for read and drops (docs/sites.md).
+    pub takes: bool,
 }
 
 impl Link {
@@ -27,6 +30,17 @@ impl Link {
         Self {
             peer: HUB.to_owned(),
             gives: vec![format!("roadcall.{site}.>")],
+            takes: true,
+        }
+    }
+
+    /// The hub's end of its link to a depot.
+    #[must_use]
+    pub fn down(depot: &str, gives: Vec<String>) -> Self {
+        Self {
+            peer: depot.to_owned(),
+            gives,
+            takes: false,
         }
     }
 
@@ -37,7 +51,8 @@ impl Link {
     }
 
     /// The source of our `EVENTS`: the consumer at the peer that is for `site`, this one.
-    pub(super) fn source(&self, site: &str) -> Value {
+    #[must_use]
+    pub fn source(&self, site: &str) -> Value {
         json!({
             "name": EVENTS,
             "external": { "api": format!("$JS.{}.API", self.peer), "deliver": "" },

@@ -120,7 +120,8 @@ impl Desired {
             nanos(self.archive_max_age),
         );
         let carried = json!({ "name": CARRY, "subject_transforms": [{ "src": "carry.>", "dest": "roadcall.>" }] });
-        let linked = self.links.iter().map(|link| link.source(&self.site));
+        let takes = self.links.iter().filter(|link| link.takes);
+        let linked = takes.map(|link| link.source(&self.site));
         let sources: Vec<Value> = std::iter::once(carried).chain(linked).collect();
         merge(
             &mut events,

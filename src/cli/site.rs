@@ -105,6 +105,12 @@ async fn standings(connection: &Connection, of: Option<&str>) -> Result<Vec<Valu
         }
     }
     // Those that nothing was heard of yet.
+    for depot in &config.depots {
+        let known = rows.iter().any(|row| row["site"] == depot.site);
+        if !known && !links.contains_key(&depot.site) {
+            rows.push(row(&depot.site, None, &Value::Null));
+        }
+    }
     let silent = links
         .into_iter()
         .map(|(site, link)| row(&site, Some(link), &Value::Null));

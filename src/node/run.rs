@@ -121,10 +121,10 @@ pub fn routes(config: &Config) -> Result<Routes, Error> {
 
 /// The links of a site: a depot's to the hub, the hub's to its depots.
 fn links(config: &Config) -> Vec<Link> {
-    let depots = config.depots.iter().map(|depot| Link {
-        peer: depot.site.clone(),
-        gives: depot.down.clone(),
-    });
+    let depots = config
+        .depots
+        .iter()
+        .map(|depot| Link::down(&depot.site, depot.down.clone()));
     let up = (!config.hub.url.is_empty()).then(|| Link::up(&config.site.id));
     up.into_iter().chain(depots).collect()
 }

@@ -1,21 +1,28 @@
 //! The hub's side of its depots, and a depot's of its hub: what the broker lets in, and letting a depot in while it runs
 //! (DESIGN 8).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use super::clock::Clock;
+use super::commands::ACTOR_HEADER;
 use super::filters;
 use super::run::{desired, routes};
+use super::status::status_of;
 use crate::broker::{self, Cluster, Leaf, Links, Remote};
 use crate::bus::jetstream::JetStream;
 use crate::bus::jetstream::system::cut_leafs;
 use crate::bus::links::{Link, peer_of};
 use crate::bus::topology::Class;
-use crate::bus::{self, EVENTS};
+use crate::bus::{self, EVENTS, Headers};
 use crate::config::Config;
 use crate::config::depots::{self, Depot};
 use crate::event::Actor;
+use crate::role::RoleName;
+
+/// How long a depot may take to answer.
+const ANSWER_MAX: Duration = Duration::from_millis(500);
 
 /// Why a depot could not be let in or removed.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +98,10 @@ pub struct Depots {
     config: Config,
     /// What was wrong at the last look, told once.
     told: Option<String>,
+    /// Depots that the archive reads, as far as is known.
+    read: BTreeSet<String>,
+    /// Looks so far: the depots that are not read yet are asked in turn.
+    looks: usize,
 }
 
 impl Depots {
@@ -101,12 +112,17 @@ impl Depots {
             bus,
             config: config.clone(),
             told: None,
+            read: BTreeSet::new(),
+            looks: 0,
         }
     }
 
     /// Looks at the files; where they say something new, does it. What can't be done is logged and tried again.
     pub async fn look(&mut self, broker: &mut broker::Running) {
-        let result = self.take(broker).await;
+        let result = match self.take(broker).await {
+            Ok(()) => self.read_next().await.map_err(|error| error.to_string()),
+            Err(error) => Err(error),
+        };
         let told = result.err();
         if told != self.told
             && let Some(error) = &told
@@ -114,6 +130,40 @@ impl Depots {
             tracing::error!(error, "depots are as they were");
         }
         self.told = told;
+    }
+
+    /// Begins to read a depot that answers: its half of the link is there then, see [`Link::takes`].
+    async fn read_next(&mut self) -> Result<(), Error> {
+        let depots = &self.config.depots;
+        self.read
+            .retain(|site| depots.iter().any(|depot| depot.site == *site));
+        let unread: Vec<&Depot> = depots
+            .iter()
+            .filter(|depot| !self.read.contains(&depot.site))
+            .collect();
+        self.looks = self.looks.wrapping_add(1);
+        let Some(site) = unread
+            .get(self.looks % unread.len().max(1))
+            .map(|depot| depot.site.clone())
+        else {
+            return Ok(());
+        };
+        let mut stream = stream_config(&self.bus).await?;
+        if !reads(&stream, &site) {
+            if !answers(&self.bus, &site).await {
+                return Ok(());
+            }
+            let link = Link::down(&site, Vec::new());
+            if let Some(sources) = stream["sources"].as_array_mut() {
+                sources.push(link.source(&self.config.site.id));
+            }
+            self.bus
+                .api(&format!("STREAM.UPDATE.{EVENTS}"), &stream)
+                .await?;
+            tracing::info!(depot = site, "the archive reads a depot");
+        }
+        self.read.insert(site);
+        Ok(())
     }
 
     async fn take(&mut self, broker: &mut broker::Running) -> Result<(), String> {
@@ -149,8 +199,34 @@ impl Depots {
             .collect();
         tracing::info!(depots = names.join(","), "depots of this hub");
         self.config = config;
+        // One that was removed and came again within a look is read no more.
+        self.read.clear();
         Ok(())
     }
+}
+
+/// The archive's configuration as the server has it.
+async fn stream_config(bus: &JetStream) -> Result<serde_json::Value, Error> {
+    let info = bus
+        .api(&format!("STREAM.INFO.{EVENTS}"), &serde_json::Value::Null)
+        .await?;
+    Ok(info["config"].clone())
+}
+
+/// Whether a stream reads a site.
+fn reads(stream: &serde_json::Value, site: &str) -> bool {
+    let sources = stream["sources"].as_array();
+    sources.is_some_and(|sources| sources.iter().any(|source| peer_of(source) == Some(site)))
+}
+
+/// Whether a depot's audit role, which every site has, answers over its link.
+async fn answers(bus: &JetStream, site: &str) -> bool {
+    let mut headers = Headers::default();
+    headers.push(ACTOR_HEADER, Actor::System("node".to_owned()).to_string());
+    let asked = status_of(RoleName::Audit);
+    bus.call(site, &asked, &headers, b"{}".to_vec(), ANSWER_MAX)
+        .await
+        .is_ok()
 }
 
 /// Makes the sources and consumers of the links, and nothing else.
@@ -189,10 +265,7 @@ pub async fn remove(bus: &JetStream, config: &Config, site: &str) -> Result<(), 
         }
         Err(error) => return Err(Error::file(&path, &error)),
     }
-    let info = bus
-        .api(&format!("STREAM.INFO.{EVENTS}"), &serde_json::Value::Null)
-        .await?;
-    let mut stream = info["config"].clone();
+    let mut stream = stream_config(bus).await?;
     if let Some(sources) = stream["sources"].as_array_mut() {
         sources.retain(|source| peer_of(source) != Some(site));
     }
@@ -200,26 +273,18 @@ pub async fn remove(bus: &JetStream, config: &Config, site: &str) -> Result<(), 
     Ok(())
 }
 
-/// Whether the hub's archive gives and takes what the depot's file says.
+/// Whether the hub's archive has what a depot reads by.
 ///
 /// # Errors
 /// The broker.
 pub async fn linked(bus: &JetStream, site: &str) -> Result<bool, Error> {
-    let link = Link {
-        peer: site.to_owned(),
-        gives: Vec::new(),
-    };
+    let link = Link::down(site, Vec::new());
     let consumer = format!("CONSUMER.INFO.{EVENTS}.{}", link.consumer());
     match bus.api(&consumer, &serde_json::Value::Null).await {
-        Ok(_) => {}
-        Err(bus::Error::Missing(_)) => return Ok(false),
-        Err(error) => return Err(error.into()),
+        Ok(_) => Ok(true),
+        Err(bus::Error::Missing(_)) => Ok(false),
+        Err(error) => Err(error.into()),
     }
-    let info = bus
-        .api(&format!("STREAM.INFO.{EVENTS}"), &serde_json::Value::Null)
-        .await?;
-    let sources = info["config"]["sources"].as_array();
-    Ok(sources.is_some_and(|sources| sources.iter().any(|source| peer_of(source) == Some(site))))
 }
 
 /// How a link stands, as this site's broker sees it.
@@ -250,10 +315,7 @@ pub async fn link_states(bus: &JetStream) -> Result<BTreeMap<String, LinkState>,
             continue;
         };
         let active = source["active"].as_i64().unwrap_or(-1);
-        let link = Link {
-            peer: peer.to_owned(),
-            gives: Vec::new(),
-        };
+        let link = Link::down(peer, Vec::new());
         let consumer = format!("CONSUMER.INFO.{EVENTS}.{}", link.consumer());
         let behind = match bus.api(&consumer, &serde_json::Value::Null).await {
             Ok(info) => Some(number(&info["num_pending"]) + number(&info["num_ack_pending"])),

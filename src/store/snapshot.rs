@@ -212,7 +212,8 @@ mod tests {
             seen = a;
         }
         stop.store(true, std::sync::atomic::Ordering::SeqCst);
-        assert!(writing.join().expect("wrote") > seen);
+        // Where the machine has other things to do, the last copy may have the last row.
+        assert!(writing.join().expect("wrote") >= seen);
     }
 
     #[test]
