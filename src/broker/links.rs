@@ -98,6 +98,8 @@ pub(super) fn leaf_user(leaf: &Leaf) -> String {
         format!("rc.src.hub.{site}"),
         // Its roles' answers to the hub's questions.
         format!("rc.reply.{site}.>"),
+        // Its own questions: what it lacks of what it was to get.
+        format!("svc.roadcall.hub.depot.{site}.>"),
     ];
     let to_depot = [
         format!("$JS.{site}.API.>"),
@@ -105,6 +107,7 @@ pub(super) fn leaf_user(leaf: &Leaf) -> String {
         format!("$JS.FC.{site}.*.EVENTS.src-hub.>"),
         format!("rc.src.{site}"),
         format!("svc.roadcall.{site}.>"),
+        format!("rc.reply.hub.{site}.>"),
     ];
     format!(
         "{{ user: {}, password: {}, permissions: {{ publish: {{ allow: {} }}, subscribe: {{ allow: {} }} }} }}",

@@ -5,7 +5,7 @@ use crate::bus::{AckToken, Bus, Delivery, EVENTS, Error, Stored};
 use crate::event::Id;
 
 /// How far apart the clocks of a producer and of the broker are believed to be at the most, milliseconds.
-const CLOCK_SKEW_MS: i64 = 600_000;
+pub(super) const CLOCK_SKEW_MS: i64 = 600_000;
 /// Messages in one read.
 const PAGE: usize = 1000;
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::transfer::{Record, each_id};
+use super::transfer::{IMPORTED, RESENT, Record, each_id};
 use crate::bus::jetstream::JetStream;
 use crate::bus::{self, Bus, CARRY, EVENTS, Outgoing};
 use crate::event::Site;
@@ -62,7 +62,10 @@ pub async fn run(
     let mut import = Import::begin(bus, site).await?;
     for (n, record) in records.enumerate() {
         let of_record = |error| Error::Record(n + 1, error);
-        let message = record.map_err(of_record)?.outgoing().map_err(of_record)?;
+        let message = record
+            .map_err(of_record)?
+            .outgoing(IMPORTED)
+            .map_err(of_record)?;
         if message.subject.starts_with(&import.own) {
             import.add_own(message).await?;
         } else {
@@ -71,6 +74,52 @@ pub async fn run(
         }
     }
     import.end().await
+}
+
+/// What another site sends again, taken into the archive part by part.
+pub(super) struct Resent<'a> {
+    import: Import<'a>,
+    origin: String,
+}
+
+impl<'a> Resent<'a> {
+    /// Of `site`. Reads which events the archive here has.
+    ///
+    /// # Errors
+    /// The broker.
+    pub(super) async fn begin(bus: &'a JetStream, site: &str) -> Result<Self, Error> {
+        Ok(Self {
+            // Nothing is this site's own.
+            import: Import::begin(bus, "").await?,
+            origin: format!("roadcall.{site}."),
+        })
+    }
+
+    /// Takes a part.
+    ///
+    /// # Errors
+    /// A record that is not of that site, or the broker.
+    pub(super) async fn add(&mut self, records: &[Record]) -> Result<(), Error> {
+        for (n, record) in records.iter().enumerate() {
+            let of_record = |error| Error::Record(n + 1, error);
+            if !record.subject.starts_with(&self.origin) {
+                let error = format!("subject: does not start with {}", self.origin);
+                return Err(of_record(error));
+            }
+            let message = record.outgoing(RESENT).map_err(of_record)?;
+            let subject = carried_subject(&message.subject).map_err(of_record)?;
+            self.import.add_carried(message, subject).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the archive has all; gives how many it had not.
+    ///
+    /// # Errors
+    /// The broker.
+    pub(super) async fn end(self) -> Result<u64, Error> {
+        Ok(self.import.end().await?.imported)
+    }
 }
 
 struct Import<'a> {

@@ -55,19 +55,9 @@ impl Measuring {
     /// For the queues of the roles that the site lists.
     #[must_use]
     pub fn new(bus: JetStream, config: &Config, jobs: mpsc::Sender<Job>, clock: Clock) -> Self {
-        let listed = &config.site.roles;
-        let wanted = |role: &RoleName| {
-            let named = |name: &String| name == "all" || name == role.as_str();
-            listed.iter().any(named)
-        };
-        let listed: Vec<RoleName> = RoleName::BUILT.into_iter().filter(wanted).collect();
+        let listed = listed(config);
         Self {
-            inquiry: Inquiry {
-                bus,
-                config: config.clone(),
-                actor: measurer().to_string(),
-                timeout: config.engine.command_timeout.0,
-            },
+            inquiry: inquiry(&bus, config),
             roles: listed
                 .iter()
                 .copied()
@@ -256,6 +246,26 @@ impl Seen {
         }
         let failed = self.failed.iter().map(|(_, failed)| failed).sum();
         (Some(failed), Some(late))
+    }
+}
+
+/// The roles that the site lists.
+pub(super) fn listed(config: &Config) -> Vec<RoleName> {
+    let listed = &config.site.roles;
+    let wanted = |role: &RoleName| {
+        let named = |name: &String| name == "all" || name == role.as_str();
+        listed.iter().any(named)
+    };
+    RoleName::BUILT.into_iter().filter(wanted).collect()
+}
+
+/// The node asking the site's roles.
+pub(super) fn inquiry(bus: &JetStream, config: &Config) -> Inquiry {
+    Inquiry {
+        bus: bus.clone(),
+        config: config.clone(),
+        actor: measurer().to_string(),
+        timeout: config.engine.command_timeout.0,
     }
 }
 

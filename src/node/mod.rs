@@ -4,7 +4,7 @@
 //! (in), [`relay`] and [`publisher`] (out), [`letter`], [`advisories`], [`owner`], [`clock`]; [`run`] puts the
 //! roles that [`registry`] makes together as a running site, `started` each of them. [`status`] is what a role answers about itself, [`inquiry`]
 //! asks it; [`processes`] are those of this machine, [`rollout`] brings them a fleet's configuration; [`queues`] and
-//! [`story`] put that together with what the broker has. [`pulse`] sees whether it gets its work done; [`snapshot`] keeps
+//! [`story`] put that together with what the broker has. [`pulse`] sees whether it gets its work done; [`resend`] gets what links passed by; [`snapshot`] keeps
 //! databases, [`catchup`] lets a restored one come to the present.
 
 pub mod advisories;
@@ -40,6 +40,7 @@ pub mod relay;
 mod reload;
 pub mod replay;
 mod report;
+pub mod resend;
 pub mod rollout;
 pub mod run;
 pub mod sites;

@@ -17,23 +17,7 @@ pub(super) async fn look(
     config_digest: &str,
 ) -> Result<Report, bus::Error> {
     let state = inquiry.bus.stream(EVENTS).await?;
-    let held = held(inquiry).await?;
-    let mut names = Vec::new();
-    let mut producers = Vec::new();
-    for role in roles {
-        let Ok(Ok((status, _))) = inquiry.status(*role).await else {
-            continue;
-        };
-        names.push(Text::lossy(role.as_str()));
-        let Some(made) = status.made else { continue };
-        let held_from = held.get(&(role.to_string(), made.epoch.clone()));
-        producers.push(ProducerReport {
-            role: Text::lossy(role.as_str()),
-            epoch: Text::lossy(&made.epoch),
-            last: made.last,
-            held_from: held_from.copied().unwrap_or(0),
-        });
-    }
+    let (names, producers) = producers(inquiry, roles).await?;
     let queues = queues.iter().map(|(measure, depth)| QueueReport {
         queue: Text::lossy(&measure.queue),
         depth: *depth,
@@ -51,6 +35,34 @@ pub(super) async fn look(
         },
         producers: at_most_64(producers),
     })
+}
+
+/// The roles that answer, and how far each of them is.
+///
+/// # Errors
+/// The broker.
+pub(super) async fn producers(
+    inquiry: &Inquiry,
+    roles: &[RoleName],
+) -> Result<(Vec<Text<64>>, Vec<ProducerReport>), bus::Error> {
+    let held = held(inquiry).await?;
+    let mut names = Vec::new();
+    let mut producers = Vec::new();
+    for role in roles {
+        let Ok(Ok((status, _))) = inquiry.status(*role).await else {
+            continue;
+        };
+        names.push(Text::lossy(role.as_str()));
+        let Some(made) = status.made else { continue };
+        let held_from = held.get(&(role.to_string(), made.epoch.clone()));
+        producers.push(ProducerReport {
+            role: Text::lossy(role.as_str()),
+            epoch: Text::lossy(&made.epoch),
+            last: made.last,
+            held_from: held_from.copied().unwrap_or(0),
+        });
+    }
+    Ok((names, producers))
 }
 
 /// A site has fewer roles than that.

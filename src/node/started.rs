@@ -19,6 +19,8 @@ use super::preflight::sync;
 use super::registry::{self, Build};
 use super::relay::Relay;
 use super::replay::Replays;
+use super::resend::fetch::Fetcher;
+use super::resend::serve::Server;
 use super::run::Error;
 use super::snapshot::keeper::{self, Keeper};
 use super::thread::on_thread;
@@ -77,7 +79,9 @@ impl Started {
             let watch = advisories::watch(bus.clone(), watch, jobs(), stop.clone());
             let measure = measure::Measuring::new(bus.clone(), config, jobs(), clock);
             let log = eventlog::Writer::new(config, clock);
+            let fetcher = Fetcher::new(bus.clone(), config, jobs(), clock);
             self.tasks.extend([
+                tokio::spawn(fetcher.run(stop.clone())),
                 tokio::spawn(watch),
                 tokio::spawn(measure.run(stop.clone())),
                 tokio::spawn(log.run(stop.clone())),
@@ -106,7 +110,14 @@ impl Started {
             let forgotten = bus.listen(&service, site, &[advisories::FORGOTTEN]).await?;
             let (watch, jobs) = (watched(bus, config)?, self.jobs.clone());
             let make = advisories::make_forgotten(bus.clone(), watch, forgotten, jobs, clock);
-            self.tasks.push(tokio::spawn(make));
+            let questions = Server::listen(bus, &service, config).await?;
+            let server = Server::new(
+                measure::inquiry(bus, config),
+                measure::listed(config),
+                clock,
+            );
+            self.tasks
+                .extend([tokio::spawn(make), tokio::spawn(server.run(questions))]);
         }
         let names = questions.each_ref().map(String::as_str);
         let questions = bus.listen(&service, site, &names).await?;

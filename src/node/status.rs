@@ -460,7 +460,8 @@ fn reply(database: &Database, command: &Command) -> Reply {
     }
 }
 
-fn parse<T: DeserializeOwned>(body: &Map<String, Value>) -> Result<T, Rejection> {
+/// A body as it is asked for.
+pub(super) fn parse<T: DeserializeOwned>(body: &Map<String, Value>) -> Result<T, Rejection> {
     serde_json::from_value(Value::Object(body.clone()))
         .map_err(|error| Rejection::new(Code::ValidationError, error.to_string()))
 }

@@ -15,6 +15,8 @@ use crate::event::{Codec, Ts, decode, encode, from_value, to_value};
 const PAGE: usize = 1000;
 /// Header of what was imported: it is handled as a replay is, without calls outside.
 pub const IMPORTED: &str = "Roadcall-Imported";
+/// Header of what another site sent again because its link had passed it by: it is handled as what comes by the link.
+pub const RESENT: &str = "Roadcall-Resent";
 /// Findings that are spelt out at the most.
 const FINDINGS_MAX: usize = 100;
 
@@ -57,11 +59,11 @@ impl Record {
         }
     }
 
-    /// As it is published again: under its old id.
+    /// As it is published again: under its old id, with `mark` ([`IMPORTED`] or [`RESENT`]) as a header.
     ///
     /// # Errors
     /// One sentence that names the field.
-    pub fn outgoing(&self) -> Result<Outgoing, String> {
+    pub fn outgoing(&self, mark: &str) -> Result<Outgoing, String> {
         let text = |name: &str| self.headers.get(name).and_then(Value::as_str);
         let codec = match text("Content-Type") {
             Some("application/cbor") => Codec::Cbor,
@@ -89,8 +91,8 @@ impl Record {
                 headers.push(name.clone(), value);
             }
         }
-        if headers.get(IMPORTED).is_none() {
-            headers.push(IMPORTED, self.seq.to_string());
+        if headers.get(mark).is_none() {
+            headers.push(mark, self.seq.to_string());
         }
         Ok(Outgoing {
             subject: self.subject.clone(),

@@ -10,6 +10,7 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 
 use super::{JetStream, from_header_map};
+use crate::bus::links::HUB;
 use crate::bus::{Error, Headers};
 
 /// Requests that wait for the role at the most; more are slowed down at the socket.
@@ -21,11 +22,19 @@ pub fn command_subject(site: &str, command: &str) -> String {
     format!("svc.roadcall.{site}.{command}")
 }
 
+/// What a depot asks the hub: `depot.<site>.<verb>`; with `*` for the site, what the hub listens for.
+#[must_use]
+pub fn depot_command(site: &str, verb: &str) -> String {
+    format!("depot.{site}.{verb}")
+}
+
 /// A command on its way in.
 #[derive(Debug)]
 pub struct Request {
     /// `incident.create`.
     pub command: String,
+    /// The subject that it came by; says more than the command where that has a wildcard.
+    pub subject: String,
     /// As they came.
     pub headers: Headers,
     /// The JSON body.
@@ -118,7 +127,8 @@ impl JetStream {
     ) -> Result<mpsc::Receiver<Request>, Error> {
         let (sender, requests) = mpsc::channel(WAITING_MAX);
         for command in commands {
-            let endpoint = service.0.endpoint_builder().name(command.replace('.', "-"));
+            let name = command.replace('.', "-").replace('*', "any");
+            let endpoint = service.0.endpoint_builder().name(name);
             let mut endpoint = endpoint
                 .add(command_subject(site, command))
                 .await
@@ -129,6 +139,7 @@ impl JetStream {
                 while let Some(request) = endpoint.next().await {
                     let request = Request {
                         command: command.clone(),
+                        subject: request.message.subject.to_string(),
                         headers: from_header_map(request.message.headers.as_ref()),
                         body: request.message.payload,
                         reply: request.message.reply,
@@ -157,6 +168,39 @@ impl JetStream {
         body: Vec<u8>,
         timeout: Duration,
     ) -> Result<Reply, CallError> {
+        // A depot may answer across its link under a subject that names it, and under no other (BROKER 1).
+        let inbox = (site != HUB).then_some(site);
+        self.request((site, command), inbox, headers, body, timeout)
+            .await
+    }
+
+    /// Asks the hub from its depot `site`: by a subject that tells the hub who asks, since no other depot may use it, and that
+    /// only this one hears the answer of.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn call_hub(
+        &self,
+        site: &str,
+        verb: &str,
+        headers: &Headers,
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<Reply, CallError> {
+        let command = depot_command(site, verb);
+        let inbox = format!("{HUB}.{site}");
+        self.request((HUB, &command), Some(&inbox), headers, body, timeout)
+            .await
+    }
+
+    async fn request(
+        &self,
+        (site, command): (&str, &str),
+        inbox: Option<&str>,
+        headers: &Headers,
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<Reply, CallError> {
         let mut map = HeaderMap::new();
         for (name, value) in &headers.0 {
             map.append(name.as_str(), value.as_str());
@@ -165,12 +209,9 @@ impl JetStream {
             .headers(map)
             .payload(body.into())
             .timeout(Some(timeout));
-        // A depot may answer across its link under a subject that names it, and under no other (BROKER 1).
-        if site != super::super::links::HUB {
-            request = request.inbox(format!(
-                "rc.reply.{site}.{}",
-                self.inner.client.new_inbox().replace('.', "-")
-            ));
+        if let Some(inbox) = inbox {
+            let own = self.inner.client.new_inbox().replace('.', "-");
+            request = request.inbox(format!("rc.reply.{inbox}.{own}"));
         }
         let reply = self
             .inner

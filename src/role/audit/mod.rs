@@ -7,6 +7,7 @@ mod ledger;
 mod log;
 pub mod measures;
 mod publish;
+pub mod recount;
 mod replay;
 pub mod rule;
 pub mod sites;
@@ -59,6 +60,7 @@ alarm::MIGRATION,
 standing::MIGRATION,
 measures::MIGRATION,
 sync::MIGRATION,
+recount::MIGRATION,
 ];
 
 const fn command<B: JsonSchema>(name: &'static str, mutates: bool) -> CommandSpec {
@@ -93,6 +95,10 @@ impl Role for AuditRole {
             command::<standing::Acknowledge>("alarm.acknowledge", true)
                 .answers::<standing::Acknowledged>(),
             command::<NoBody>("site.list", false).answers::<Page<sync::Standing>>(),
+            CommandSpec::new::<NoBody>(sync::LEDGER, Permission::OpsMeasure, false)
+                .answers::<Page<sync::Standing>>(),
+            CommandSpec::new::<recount::Recount>(recount::RECOUNT, Permission::OpsMeasure, true)
+                .answers::<NoBody>(),
             CommandSpec::new::<sites::Report>(sites::REPORT, Permission::OpsMeasure, true)
                 .answers::<NoBody>(),
             CommandSpec::new::<measures::Measured>(
@@ -188,7 +194,8 @@ fn asked(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
         "alarm.list" => standing::list(tx, command),
         measures::MEASURED => measures::measured(tx, command),
         sites::REPORT => sites::report(tx, command),
-        "site.list" => sync::list(tx, command),
+        "site.list" | sync::LEDGER => sync::list(tx, command),
+        recount::RECOUNT => recount::recount(tx, command),
         other => Err(Rejection::new(Code::NotFound, format!("no command {other}")).into()),
     }
 }

@@ -5,7 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::sync;
+use super::{recount, sync};
 use crate::event::{ArchiveReport, Key, List, ProducerReport, QueueReport, SiteReported, Text};
 use crate::role::{Command, HandlerError, NoBody, Rejection};
 use crate::store::Tx;
@@ -37,6 +37,7 @@ pub struct Report {
 /// Says it to others, if it is new or long ago.
 pub(super) fn report(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     let report: Report = command.parse()?;
+    recount::own_archive(tx, &report.archive)?;
     let site = tx.site().as_str().to_owned();
     let site_id: Key = site
         .parse()

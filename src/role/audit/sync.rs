@@ -7,6 +7,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::recount;
 use crate::event::{Event, Producer, SiteReported, Ts};
 use crate::role::listing::Page;
 use crate::role::{Command, HandlerError, NoBody};
@@ -112,6 +113,9 @@ pub struct Missing {
     pub from: u64,
     /// The last.
     pub to: u64,
+    /// When the events before them were made, as far as any came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Ts>,
     /// Why: `expired` at their site before they came, `recreated` (the site's stream was made anew and its life before is
     /// gone), `rolled_back` (the site has them, and this one passed them by: the stream of one of the two was set back), or
     /// `unknown` as long as the site has not said what it has.
@@ -141,6 +145,27 @@ pub struct Standing {
     pub queue_depth: Option<u64>,
     /// What did not come.
     pub missing: Vec<Missing>,
+    /// The last that came of each of its roles.
+    #[serde(default)]
+    pub heard: Vec<Heard>,
+    /// Of this site itself: since when it is known that its archive was set back or made anew, until the ledger is counted anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_back_at: Option<Ts>,
+}
+
+/// How far a role was heard of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "HeardOfRole")]
+pub struct Heard {
+    /// The role.
+    pub role: String,
+    /// Which life of its database.
+    pub epoch: String,
+    /// The highest number that came.
+    pub last: u64,
+    /// When the newest of its events that came was made.
+    pub at: Ts,
 }
 
 #[derive(Deserialize)]
@@ -150,6 +175,7 @@ struct Range {
     epoch: String,
     from_n: u64,
     to_n: u64,
+    at_ms: i64,
 }
 
 #[derive(Deserialize)]
@@ -160,6 +186,9 @@ struct Reported {
     first_ms: i64,
     report: SiteReported,
 }
+
+/// The same question as `site.list`, by the node itself.
+pub const LEDGER: &str = "site.ledger";
 
 /// `site.list`: every site of which an event or a word came.
 pub(super) fn list(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
@@ -181,7 +210,7 @@ pub(super) fn list(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerErro
 
 fn standing(tx: &Tx<'_>, site: String, last_ms: Option<i64>) -> Result<Standing, Error> {
     let ranges: Vec<Range> = tx.documents(
-        "SELECT json_object('role', role, 'epoch', epoch, 'fromN', from_n, 'toN', to_n) FROM heard WHERE site = ?1
+        "SELECT json_object('role', role, 'epoch', epoch, 'fromN', from_n, 'toN', to_n, 'atMs', at_ms) FROM heard WHERE site = ?1
          ORDER BY role, epoch, from_n",
         [&site],
     )?;
@@ -214,8 +243,31 @@ fn standing(tx: &Tx<'_>, site: String, last_ms: Option<i64>) -> Result<Standing,
         config_digest: report.map(|report| report.config_digest.to_string()),
         queue_depth: report.map(|report| report.queues.get().iter().map(|queue| queue.depth).sum()),
         missing,
+        heard: ends(&ranges),
+        set_back_at: match site == tx.site().as_str() {
+            true => recount::set_back_at(tx)?,
+            false => None,
+        },
         site,
     })
+}
+
+/// The last range of each role and life.
+fn ends(ranges: &[Range]) -> Vec<Heard> {
+    let mut ends: Vec<Heard> = Vec::new();
+    for range in ranges {
+        let end = Heard {
+            role: range.role.clone(),
+            epoch: range.epoch.clone(),
+            last: range.to_n,
+            at: Ts::from_ms(range.at_ms),
+        };
+        match ends.last_mut() {
+            Some(last) if last.role == end.role && last.epoch == end.epoch => *last = end,
+            _ => ends.push(end),
+        }
+    }
+    ends
 }
 
 /// What lies before and between the ranges, each role's in order.
@@ -231,6 +283,7 @@ fn gaps(ranges: &[Range]) -> Vec<Missing> {
                 epoch: range.epoch.clone(),
                 from: next,
                 to: range.from_n - 1,
+                since: same.map(|before| Ts::from_ms(before.at_ms)),
                 reason: String::new(),
             });
         }
@@ -266,7 +319,7 @@ fn reason(gap: &Missing, report: Option<&SiteReported>) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::event::{Actor, ArchiveReport, List, ProducerReport, Text};
     use crate::role::Mode;
@@ -280,10 +333,11 @@ mod tests {
             epoch: epoch.to_owned(),
             from_n,
             to_n,
+            at_ms: 0,
         }
     }
 
-    fn report(first_seq: u64, epoch: &str, held_from: u64) -> SiteReported {
+    pub(in super::super) fn report(first_seq: u64, epoch: &str, held_from: u64) -> SiteReported {
         let producer = ProducerReport {
             role: Text::lossy("incident"),
             epoch: Text::lossy(epoch),
@@ -306,13 +360,13 @@ mod tests {
         }
     }
 
-    fn deliver(bench: &mut Bench<AuditRole>, n: u64) {
+    pub(in super::super) fn deliver(bench: &mut Bench<AuditRole>, n: u64) {
         let mut received = bench.received(&report(1, "a", 1), Mode::Live, false);
         received.producer = Producer::parse(&format!("audit:a:{n}"));
         bench.deliver(received).expect("handled");
     }
 
-    fn ranges(bench: &mut Bench<AuditRole>) -> Vec<(u64, u64)> {
+    pub(in super::super) fn ranges(bench: &mut Bench<AuditRole>) -> Vec<(u64, u64)> {
         let asked = bench.command(&Actor::Operator("olga".to_owned()), "site.list", json!({}));
         let reply = asked.expect("answered").0;
         assert_eq!(reply["items"][0]["site"], "hub");
@@ -396,6 +450,7 @@ mod tests {
             epoch: "a".to_owned(),
             from: 4,
             to: 5,
+            since: None,
             reason: String::new(),
         };
         assert_eq!(reason(&gap, None), "unknown");

@@ -1,17 +1,14 @@
 //! The uplink is cut, for long or again and again, and boxes lose their power, while incidents are driven on both sides.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::task::JoinSet;
 
-use super::place::{ids_of, nothing_lost};
 use super::wire::Weather;
 use super::{Sites, publish};
 use crate::support::sized;
-use roadcall::bus::jetstream::JetStream;
 
 /// Incidents at each site of `sites`, numbers `from..to`.
 async fn drive(sites: &Sites, numbers: std::ops::Range<u64>) -> JoinSet<String> {
@@ -83,7 +80,7 @@ async fn boxes_that_lose_their_power_in_the_middle_of_it_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_uplink_that_flaps_doubles_nothing_and_what_the_server_passed_by_can_be_carried() {
+async fn an_uplink_that_flaps_loses_nothing_and_doubles_nothing() {
     let sites = Sites::with(&["depot-a"]).await;
     let (hub, depots) = sites.connect().await;
     let depot = &depots[0];
@@ -101,39 +98,12 @@ async fn an_uplink_that_flaps_doubles_nothing_and_what_the_server_passed_by_can_
     }
     let back = Instant::now();
     // In about one of twenty runs on a busy machine nats-server itself passes events by while a link comes and goes, and
-    // both sides take them for transferred (docs/sites.md).
-    let agreed = tokio::time::timeout(Duration::from_secs(60), sites.settle()).await;
-    if agreed.is_err() {
-        carried(&sites, &hub, depot).await;
-    }
+    // both sides take them for transferred (docs/sites.md): then the sites ask each other for them, a minute later.
+    sites.settle().await;
     eprintln!(
         "{flaps} flaps, agreed {:.1} s after the last (with the audit)",
         back.elapsed().as_secs_f64()
     );
-}
-
-/// Takes a stick from each side to the other; then both have the same events, none twice.
-async fn carried(sites: &Sites, hub: &JetStream, depot: &JetStream) {
-    for (from, to) in [
-        (&sites.depots[0], &sites.hub),
-        (&sites.hub, &sites.depots[0]),
-    ] {
-        let stick = from.dir.join("stick.ndjson").display().to_string();
-        from.json(&["archive", "export", "--out", &stick, "--json"]);
-        let carried = to.json(&["archive", "import", &stick, "--json"]);
-        eprintln!(
-            "not everything came by itself; carried to {}: {carried}",
-            to.site
-        );
-    }
-    for origin in ["hub", "depot-a"] {
-        let ids = async |bus| {
-            let ids = ids_of(bus, origin).await.expect("read");
-            ids.into_iter().collect::<BTreeSet<String>>()
-        };
-        assert_eq!(ids(hub).await, ids(depot).await, "{origin}");
-    }
-    nothing_lost(&sites.all()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

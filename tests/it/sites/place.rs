@@ -218,17 +218,42 @@ async fn drained(bus: &JetStream) -> Option<bool> {
     Some(true)
 }
 
-/// Hub and depots have the same events of each origin in the same order, their queues are empty, and nothing is on its way.
+/// The events of an origin that came by the link, and those that were sent again later because the server had passed them by.
+async fn came(bus: &JetStream, origin: &str) -> Option<(Vec<String>, Vec<String>)> {
+    let all = ids_of(bus, origin).await?;
+    let (filter, mut from) = (format!("roadcall.{origin}.>"), 1);
+    let mut again = Vec::new();
+    loop {
+        let stored = bus.read(EVENTS, &filter, from, 1000, true).await.ok()?;
+        let Some(last) = stored.last() else { break };
+        from = last.seq + 1;
+        let resent = |it: &&roadcall::bus::Stored| it.headers.get("Roadcall-Resent").is_some();
+        let ids = stored.iter().filter(resent);
+        again.extend(ids.filter_map(|it| it.headers.get("Nats-Msg-Id").map(str::to_owned)));
+    }
+    let linked = all.into_iter().filter(|id| !again.contains(id)).collect();
+    Some((linked, again))
+}
+
+/// Whether a site has what another one has of an origin: all of it, in its order but for what was sent again.
+async fn agree(from: &JetStream, to: &JetStream, origin: &str) -> Option<bool> {
+    let (mut there, (linked, again)) = (ids_of(from, origin).await?, came(to, origin).await?);
+    let complete = there.len() == linked.len() + again.len();
+    there.retain(|id| !again.contains(id));
+    Some(complete && there == linked)
+}
+
+/// Hub and depots have the same events of each origin, in the same order but for those that had to be sent again; their
+/// queues are empty, and nothing is on its way.
 pub async fn same_everywhere(hub: &JetStream, depots: &[(&str, &JetStream)]) {
     let seen = std::sync::Mutex::new(Vec::new());
     eventually_within(PATIENCE, "the archives are the same", || async {
-        let from_hub = ids_of(hub, "hub").await?;
         for (site, depot) in depots {
-            let up = (ids_of(depot, site).await?, ids_of(hub, site).await?);
-            let down = ids_of(depot, "hub").await?;
-            if up.0 != up.1 || down != from_hub {
+            if !agree(depot, hub, site).await? || !agree(hub, depot, "hub").await? {
+                let up = (ids_of(depot, site).await?, ids_of(hub, site).await?);
+                let down = (ids_of(hub, "hub").await?, ids_of(depot, "hub").await?);
                 // Said when it changes: where a failure stopped.
-                let counts = [up.0.len(), up.1.len(), from_hub.len(), down.len()];
+                let counts = [up.0.len(), up.1.len(), down.0.len(), down.1.len()];
                 let mut seen = seen.lock().expect("nobody panics with it");
                 if *seen != counts {
                     eprintln!(
