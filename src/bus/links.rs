@@ -16,7 +16,7 @@ pub const HUB: &str = "hub";
 pub struct Link {
     /// The site at the other end.
     pub peer: String,
-    /// Subjects that it gets from here; none overlaps another.
+    /// Subjects that it gets from here; none overlaps another. Nothing: the consumer that it reads by is not made yet.
     pub gives: Vec<String>,
     /// Whether this site's archive reads the peer's from the start. The hub begins to read a depot when the depot answers: what a
     /// depot's consumer delivers to a source that waits for it, the server takes for read and drops (docs/sites.md).
@@ -61,7 +61,8 @@ impl Link {
     }
 
     /// The consumer on our `EVENTS` that the peer reads by.
-    pub(super) fn given(&self, site: &str, replicas: u32) -> Value {
+    #[must_use]
+    pub fn given(&self, site: &str, replicas: u32) -> Value {
         json!({
             "durable_name": self.consumer(), "name": self.consumer(), "deliver_policy": "all",
             "deliver_subject": delivered(site, &self.peer), "ack_policy": "flow_control", "flow_control": true,

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::jetstream::JetStream;
-use super::links::{Link, peer_of};
+use super::links::{HUB, Link, peer_of};
 use super::{
     ADVISORIES, ADVISORY_QUEUE, CARRY, DEDUP_WINDOW, DLQ, EVENTS, Error, SNAPSHOTS_BUCKET,
 };
@@ -22,6 +22,8 @@ pub struct Desired {
     pub archive_max_bytes: Option<u64>,
     /// How long letters and advisories are kept.
     pub letter_max_age: Duration,
+    /// How long the hub keeps copies of its depots' snapshots.
+    pub copies_max_age: Duration,
     /// Copies of each stream: 1, or 3 on a clustered hub.
     pub replicas: u32,
     /// The queues of the site's roles.
@@ -106,7 +108,7 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 impl Desired {
-    fn streams(&self) -> Vec<(&'static str, &'static str, Value)> {
+    fn streams(&self) -> Vec<(String, &'static str, Value)> {
         let week2 = nanos(self.letter_max_age);
         let base = |name: &str, subjects: Value, max_age: u64| {
             json!({
@@ -156,7 +158,7 @@ impl Desired {
             );
             bucket
         };
-        vec![
+        let own = vec![
             // Before the archive, which reads it.
             (CARRY, "stream", carry),
             (EVENTS, "stream", events),
@@ -164,16 +166,34 @@ impl Desired {
             (DLQ, "stream", letters),
             ("KV_REPLAYS", "bucket", bucket("REPLAYS")),
             ("KV_TOPOLOGY", "bucket", bucket("TOPOLOGY")),
-            ("OBJ_SNAPSHOTS", "bucket", self.snapshots()),
-        ]
+            (
+                "OBJ_SNAPSHOTS",
+                "bucket",
+                self.snapshots(SNAPSHOTS_BUCKET, 0),
+            ),
+        ];
+        let own = own
+            .into_iter()
+            .map(|(name, kind, config)| (name.to_owned(), kind, config));
+        own.chain(self.depots_snapshots()).collect()
     }
 
-    /// The object store of the roles' databases; what is too old in it the roles remove themselves.
-    fn snapshots(&self) -> Value {
-        let of = |kind: &str| format!("$O.{SNAPSHOTS_BUCKET}.{kind}.>");
+    /// The hub's copies of its depots' snapshots.
+    fn depots_snapshots(&self) -> impl Iterator<Item = (String, &'static str, Value)> {
+        let depots = self.links.iter().filter(|link| link.peer != HUB);
+        depots.map(|link| {
+            let bucket = format!("{SNAPSHOTS_BUCKET}_{}", link.peer);
+            let config = self.snapshots(&bucket, nanos(self.copies_max_age));
+            (format!("OBJ_{bucket}"), "bucket", config)
+        })
+    }
+
+    /// An object store of roles' databases; what is too old among a site's own the roles remove themselves.
+    fn snapshots(&self, bucket: &str, max_age: u64) -> Value {
+        let of = |kind: &str| format!("$O.{bucket}.{kind}.>");
         json!({
-            "name": format!("OBJ_{SNAPSHOTS_BUCKET}"), "subjects": [of("C"), of("M")], "storage": "file",
-            "retention": "limits", "max_age": 0, "num_replicas": self.replicas, "allow_direct": true,
+            "name": format!("OBJ_{bucket}"), "subjects": [of("C"), of("M")], "storage": "file",
+            "retention": "limits", "max_age": max_age, "num_replicas": self.replicas, "allow_direct": true,
             "duplicate_window": nanos(DEDUP_WINDOW), "discard": "new", "allow_rollup_hdrs": true,
         })
     }
@@ -192,7 +212,8 @@ impl Desired {
             "ack_policy": "explicit", "ack_wait": nanos(Duration::from_secs(30)), "max_deliver": -1,
             "replay_policy": "instant", "max_ack_pending": 1000,
         });
-        let links = self.links.iter().map(|link| {
+        let gives = self.links.iter().filter(|link| !link.gives.is_empty());
+        let links = gives.map(|link| {
             let config = link.given(&self.site, self.replicas);
             (link.consumer(), EVENTS, config)
         });
@@ -219,11 +240,14 @@ pub async fn plan(bus: &JetStream, desired: &Desired) -> Result<Vec<Change>, Err
     let mut changes = Vec::new();
     for (name, kind, wanted) in desired.streams() {
         let change = match bus.api(&format!("STREAM.INFO.{name}"), &Value::Null).await {
-            Err(Error::Missing(_)) => {
-                Some(missing(name, kind, format!("STREAM.CREATE.{name}"), wanted))
-            }
+            Err(Error::Missing(_)) => Some(missing(
+                &name,
+                kind,
+                format!("STREAM.CREATE.{name}"),
+                wanted,
+            )),
             Err(error) => return Err(error),
-            Ok(info) => stream_change(name, kind, &wanted, &info["config"]),
+            Ok(info) => stream_change(&name, kind, &wanted, &info["config"]),
         };
         changes.extend(change);
     }
@@ -298,12 +322,7 @@ fn with_other_sources(wanted: &Value, found: &Value) -> Value {
     wanted
 }
 
-fn stream_change(
-    name: &'static str,
-    kind: &'static str,
-    wanted: &Value,
-    found: &Value,
-) -> Option<Change> {
+fn stream_change(name: &str, kind: &'static str, wanted: &Value, found: &Value) -> Option<Change> {
     let wanted = &with_other_sources(wanted, found);
     let differ = differences(wanted, found);
     if differ.is_empty() {

@@ -11,12 +11,16 @@ use super::Connection;
 use super::client::{Client, connect};
 use super::failure::Failure;
 use super::output::{print_json, print_rows, say};
+use super::run::{broker_options, topology_roles};
+use crate::broker;
 use crate::bus::jetstream::JetStream;
 use crate::config::depots::{self, Depot, well_formed, write_secret};
 use crate::config::{Config, Profile};
 use crate::event::Site;
 use crate::node::clock::Clock;
 use crate::node::sites::{self, LinkState};
+use crate::node::{replace, started};
+use crate::routing::parse_duration;
 
 /// How long the hub may take to let a depot in.
 const LET_IN: Duration = Duration::from_secs(15);
@@ -33,6 +37,16 @@ pub(super) enum SiteVerb {
         /// The site.
         #[arg(value_name = "SITE")]
         of: Option<String>,
+    },
+    /// Put this box in the place of a depot's dead one: with the depot's site file in place and nothing running, get its events
+    /// and the snapshots of its databases back from the hub (changes data).
+    Restore {
+        /// How long the hub may take to be there.
+        #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = duration)]
+        wait: Duration,
+        /// Really do it.
+        #[arg(long)]
+        yes: bool,
     },
     /// Forget a depot: it may not come in any more; its events stay (changes data).
     Remove {
@@ -77,6 +91,7 @@ pub(super) async fn site(connection: &Connection, verb: SiteVerb) -> Result<Exit
         SiteVerb::List => list(connection, None).await,
         SiteVerb::Status { of } => status(connection, of.as_deref()).await,
         SiteVerb::Add(add) => add.run(connection, &config).await,
+        SiteVerb::Restore { wait, yes } => restore(connection, config, wait, yes).await,
         SiteVerb::Remove { yes: false, .. } => {
             Err(Failure::usage("site remove cuts a depot off", "give --yes"))
         }
@@ -89,6 +104,71 @@ pub(super) async fn site(connection: &Connection, verb: SiteVerb) -> Result<Exit
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "is no duration like 60s".to_owned())
+}
+
+/// `site restore`: runs the box's broker for as long as it takes, and nothing else.
+async fn restore(
+    connection: &Connection,
+    mut config: Config,
+    wait: Duration,
+    yes: bool,
+) -> Result<ExitCode, Failure> {
+    if config.is_hub() || config.hub.url.is_empty() {
+        return Err(Failure::usage(
+            &format!("{} is no depot with a hub", config.site.id),
+            "put the depot's site file from roadcall site add in place first",
+        ));
+    }
+    if !yes {
+        return Err(Failure::usage(
+            "site restore makes this box's archive and databases",
+            "give --yes",
+        ));
+    }
+    let roles = topology_roles(&config)?;
+    // No role of this box starts meanwhile, and none runs.
+    let dir = config.site.state_dir.clone();
+    std::fs::create_dir_all(&dir)
+        .map_err(|error| Failure::other(format!("{}: {error}", dir.display()), ""))?;
+    for role in &roles {
+        drop(started::lock(&dir, *role)?);
+    }
+    let broker = broker::start(broker_options(&config)).await?;
+    config.bus.url.clone_from(&broker.url);
+    let done = async {
+        let bus = connect(&config, "roadcall-restore").await?;
+        let tell = |step: &str| tracing::info!("{step}");
+        let replaced = replace::replace(&bus, &config, &roles, wait, tell).await;
+        bus.close().await;
+        replaced.map_err(|error| {
+            Failure::other(
+                error.to_string(),
+                "what was done stays done; run it again when this is mended",
+            )
+        })
+    };
+    let replaced = done.await;
+    broker.shutdown().await;
+    let replaced = replaced?;
+    if connection.json {
+        print_json(&serde_json::to_value(&replaced).unwrap_or(Value::Null))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    say(format_args!(
+        "{} events and {} databases are back from the hub; start Roadcall here, it goes on by itself",
+        replaced.events,
+        replaced.restored.len()
+    ))?;
+    for role in &replaced.without {
+        say(format_args!(
+            "the hub has no snapshot of {role}: it begins empty and goes through the archive"
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A row for each site, as JSON.

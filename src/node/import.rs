@@ -95,6 +95,17 @@ impl<'a> Resent<'a> {
         })
     }
 
+    /// Of this site itself, from where its events still are: they are published as they once were.
+    ///
+    /// # Errors
+    /// The broker.
+    pub(super) async fn own(bus: &'a JetStream, site: &str) -> Result<Self, Error> {
+        Ok(Self {
+            import: Import::begin(bus, site).await?,
+            origin: format!("roadcall.{site}."),
+        })
+    }
+
     /// Takes a part.
     ///
     /// # Errors
@@ -107,6 +118,10 @@ impl<'a> Resent<'a> {
                 return Err(of_record(error));
             }
             let message = record.outgoing(RESENT).map_err(of_record)?;
+            if self.import.own == self.origin {
+                self.import.add_own(message).await?;
+                continue;
+            }
             let subject = carried_subject(&message.subject).map_err(of_record)?;
             self.import.add_carried(message, subject).await?;
         }

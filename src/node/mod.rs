@@ -5,7 +5,7 @@
 //! roles that [`registry`] makes together as a running site, `started` each of them. [`status`] is what a role answers about itself, [`inquiry`]
 //! asks it; [`processes`] are those of this machine, [`rollout`] brings them a fleet's configuration; [`queues`] and
 //! [`story`] put that together with what the broker has. [`pulse`] sees whether it gets its work done; [`resend`] gets what links passed by; [`snapshot`] keeps
-//! databases, [`catchup`] lets a restored one come to the present.
+//! databases, [`catchup`] lets a restored one come to the present, [`replace`] does it for a whole box.
 
 pub mod advisories;
 pub mod archive;
@@ -38,6 +38,7 @@ pub mod queues;
 pub mod registry;
 pub mod relay;
 mod reload;
+pub mod replace;
 pub mod replay;
 mod report;
 pub mod resend;

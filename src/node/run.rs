@@ -20,11 +20,15 @@ use crate::bus;
 use crate::bus::jetstream::JetStream;
 use crate::bus::links::Link;
 use crate::bus::topology::{self, Change, Class, Desired, QueueSpec};
-use crate::config::Config;
+use crate::config::{Config, Profile};
 use crate::event::{Actor, Id, Ts};
 use crate::role::RoleName;
 use crate::routing::Routes;
 use crate::store;
+
+/// How long the hub keeps copies of its depots' snapshots (DESIGN 6): in prod, and elsewhere.
+const COPIES_MAX_AGE: Duration = Duration::from_secs(35 * 86_400);
+const COPIES_MAX_AGE_DEV: Duration = Duration::from_secs(7 * 86_400);
 
 /// Why a site does not run.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +152,10 @@ pub fn desired(config: &Config, routes: &Routes, roles: &[RoleName]) -> Desired 
         archive_max_age: config.archive_max_age(),
         archive_max_bytes: Some(config.archive.max_bytes.0),
         letter_max_age: config.dlq.max_age.0,
+        copies_max_age: match config.site.profile {
+            Profile::Prod => COPIES_MAX_AGE,
+            _ => COPIES_MAX_AGE_DEV,
+        },
         replicas: config.archive.replicas,
         queues: queues.filter(|queue| !queue.filters.is_empty()).collect(),
         links: links(config),

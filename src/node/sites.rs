@@ -240,7 +240,9 @@ async fn link(bus: &JetStream, config: &Config) -> Result<(), String> {
     let mut changes = filters::plan(bus, &wanted).await.map_err(failed)?;
     changes.sort_by_key(|change| change.kind == "stream");
     for change in changes {
-        let linked = change.object == EVENTS || change.object.starts_with("src-");
+        let linked = change.object == EVENTS
+            || change.object.starts_with("src-")
+            || change.object.starts_with("OBJ_SNAPSHOTS_");
         if linked && change.change == Class::Safe {
             filters::apply(bus, &wanted, &change, &by, Clock.now())
                 .await

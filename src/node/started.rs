@@ -22,6 +22,7 @@ use super::replay::Replays;
 use super::resend::fetch::Fetcher;
 use super::resend::serve::Server;
 use super::run::Error;
+use super::snapshot::copies::Copier;
 use super::snapshot::keeper::{self, Keeper};
 use super::thread::on_thread;
 use super::writer::{Job, Shared, Writer};
@@ -79,6 +80,11 @@ impl Started {
             let watch = advisories::watch(bus.clone(), watch, jobs(), stop.clone());
             let measure = measure::Measuring::new(bus.clone(), config, jobs(), clock);
             let log = eventlog::Writer::new(config, clock);
+            if config.is_hub() {
+                let copier = Copier::new(bus, config, clock);
+                let run = copier.run(config.audit.alarm_period.0, stop.clone());
+                self.tasks.push(tokio::spawn(run));
+            }
             let fetcher = Fetcher::new(bus.clone(), config, jobs(), clock);
             self.tasks.extend([
                 tokio::spawn(fetcher.run(stop.clone())),

@@ -53,6 +53,7 @@ impl Real {
             archive_max_bytes: None,
             letter_max_age: Duration::from_secs(3600),
             replicas: 1,
+            copies_max_age: Duration::from_secs(86_400),
             queues: vec![
                 queue(ALL, "roadcall.>"),
                 queue(ONE, "roadcall.*.vendor.One.*"),

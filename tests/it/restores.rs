@@ -52,7 +52,7 @@ fn timeless(value: &mut Value) {
 }
 
 /// The role's own tables, each row as text; those of `written` without the times at which they were written.
-fn business(path: &Path, written: &[&str]) -> BTreeMap<String, Vec<String>> {
+pub fn business(path: &Path, written: &[&str]) -> BTreeMap<String, Vec<String>> {
     let connection = rusqlite::Connection::open(path).expect("opened");
     let names: Vec<String> = connection
         .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name")
@@ -71,7 +71,7 @@ fn business(path: &Path, written: &[&str]) -> BTreeMap<String, Vec<String>> {
             let cells = columns
                 .iter()
                 .enumerate()
-                .filter(|(_, name)| !loose && name.ends_with("_ms"));
+                .filter(|(_, name)| !(loose && name.ends_with("_ms")));
             let cells = cells.map(|(index, column)| {
                 let cell = match row.get_ref(index).expect("a cell") {
                     ValueRef::Text(text) => {
@@ -101,7 +101,7 @@ fn business(path: &Path, written: &[&str]) -> BTreeMap<String, Vec<String>> {
 }
 
 /// The outcomes that a role has, by event.
-fn outcomes(path: &Path) -> BTreeMap<Vec<u8>, i64> {
+pub fn outcomes(path: &Path) -> BTreeMap<Vec<u8>, i64> {
     let connection = rusqlite::Connection::open(path).expect("opened");
     let mut rows = connection
         .prepare("SELECT event_id, outcome FROM inbox")
@@ -225,7 +225,7 @@ async fn told_of(bus: &JetStream) -> BTreeMap<String, u64> {
 }
 
 /// Tables that say when the role did something; what the others say comes from events.
-const WRITTEN: [&str; 2] = ["delivery", "seen"];
+pub const WRITTEN: [&str; 2] = ["delivery", "seen"];
 const WIPED: [&str; 4] = ["vendor", "reporting", "notifications", "kb"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -81,7 +81,9 @@ impl ObjectInfo {
         format!("$O.{bucket}.M.{}", BASE64_URL_SAFE.encode(name))
     }
 
-    fn chunks_under(&self) -> String {
+    /// The subject of its chunks.
+    #[must_use]
+    pub fn chunks_under(&self) -> String {
         format!("$O.{}.C.{}", self.bucket, self.nuid)
     }
 }

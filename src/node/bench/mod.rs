@@ -258,6 +258,7 @@ async fn make_topology(bus: &JetStream) -> Result<(), Error> {
         archive_max_bytes: None,
         letter_max_age: Duration::from_secs(86_400),
         replicas: 1,
+        copies_max_age: Duration::from_secs(86_400),
         queues: vec![
             queue(RoleName::Vendor, BACKLOG),
             queue(RoleName::Match, BACKLOG),

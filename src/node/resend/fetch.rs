@@ -9,16 +9,15 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::ask::{self, Asker, node};
 use super::unnumbered::Compared;
-use super::{Answer, Ask, OF_DEPOT, Question, RANGES_MAX, RESEND, Wanted, found};
+use super::{Question, RANGES_MAX, Wanted, found};
+use crate::bus;
 use crate::bus::jetstream::JetStream;
-use crate::bus::jetstream::service::CallError;
 use crate::bus::links::HUB;
-use crate::bus::{self, Headers};
 use crate::config::Config;
-use crate::event::{Actor, ProducerReport};
+use crate::event::ProducerReport;
 use crate::node::clock::Clock;
-use crate::node::commands::ACTOR_HEADER;
 use crate::node::import::{self, Resent};
 use crate::node::sites;
 use crate::node::transfer::Record;
@@ -28,8 +27,6 @@ use crate::role::audit::sync::{LEDGER, Standing};
 use crate::role::permission::Caller;
 use crate::role::{Command, Entropy, Rejection};
 
-/// How long the other site may search for one answer.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// What was asked for in vain is asked for again after ever longer, up to this.
 const AGAIN_MAX: Duration = Duration::from_secs(3600);
 /// Ranges in one command of the recount.
@@ -45,8 +42,8 @@ pub(super) enum Error {
     #[error(transparent)]
     Import(#[from] import::Error),
     #[error(transparent)]
-    Call(#[from] CallError),
-    /// The other site, or the audit role.
+    Ask(#[from] ask::Error),
+    /// The audit role.
     #[error("{0}")]
     Said(String),
     #[error("the audit role stops")]
@@ -59,6 +56,7 @@ type Gap = (String, String, String, u64);
 /// Looks and asks.
 pub struct Fetcher {
     pub(super) bus: JetStream,
+    pub(super) asker: Asker,
     own: String,
     period: Duration,
     /// How long the archive keeps events.
@@ -78,6 +76,7 @@ impl Fetcher {
     #[must_use]
     pub fn new(bus: JetStream, config: &Config, jobs: mpsc::Sender<Job>, clock: Clock) -> Self {
         Self {
+            asker: Asker::new(&bus, &config.site.id),
             bus,
             own: config.site.id.clone(),
             period: config.audit.alarm_period.0,
@@ -147,7 +146,7 @@ impl Fetcher {
         standings: &[Standing],
         missed: &mut HashSet<Gap>,
     ) -> Result<(), Error> {
-        let told = self.ask(peer, peer, Question::Ends).await?;
+        let told = self.asker.ask(peer, peer, Question::Ends).await?;
         // A depot has from the hub whatever it has of others; the hub has from a depot what is the depot's.
         let sites: HashSet<&str> = standings
             .iter()
@@ -187,7 +186,7 @@ impl Fetcher {
                 ranges: ranges.to_vec(),
                 from_seq,
             };
-            let answer = self.ask(peer, site, question).await?;
+            let answer = self.asker.ask(peer, site, question).await?;
             let records = self.kept(answer.records);
             if !records.is_empty() {
                 let mut part = match resent.take() {
@@ -216,35 +215,6 @@ impl Fetcher {
             *tries += 1;
         }
         Ok(())
-    }
-
-    pub(super) async fn ask(
-        &self,
-        peer: &str,
-        site: &str,
-        question: Question,
-    ) -> Result<Answer, Error> {
-        let mut headers = Headers::default();
-        headers.push(ACTOR_HEADER, node().to_string());
-        let ask = Ask {
-            site: site.to_owned(),
-            question,
-        };
-        // Names and numbers always have a JSON form.
-        let body = serde_json::to_vec(&ask).unwrap_or_default();
-        let bus = &self.bus;
-        let reply = if peer == HUB {
-            bus.call_hub(&self.own, RESEND, &headers, body, PATIENCE)
-                .await?
-        } else {
-            bus.call(peer, OF_DEPOT, &headers, body, PATIENCE).await?
-        };
-        let said = |why: &dyn std::fmt::Display| Error::Said(format!("site {peer}: {why}"));
-        let mut value: Value = serde_json::from_slice(&reply.body).map_err(|error| said(&error))?;
-        if let Some(message) = value["error"]["message"].as_str() {
-            return Err(said(&message));
-        }
-        serde_json::from_value(value["ok"].take()).map_err(|error| said(&error))
     }
 
     /// All but what is older than this archive keeps: roles may have forgotten that they handled it.
@@ -331,10 +301,6 @@ pub(super) fn tell(peer: &str, site: &str, events: u64) {
             "what a link had passed by was sent again"
         );
     }
-}
-
-fn node() -> Actor {
-    Actor::System("node".to_owned())
 }
 
 fn gap(site: &str, wanted: &Wanted) -> Gap {

@@ -8,6 +8,7 @@
 //! Either side asks only for what it was to get anyhow: the hub for a depot's own events, a depot for those that its consumer at
 //! the hub lets through.
 
+pub mod ask;
 pub mod fetch;
 mod found;
 pub mod serve;
@@ -15,8 +16,10 @@ mod unnumbered;
 
 use serde::{Deserialize, Serialize};
 
+use super::snapshot::Snapshot;
 use super::transfer::Record;
 use crate::event::{ProducerReport, Ts};
+use crate::role::RoleName;
 
 /// The verb of the question.
 pub const RESEND: &str = "resend";
@@ -51,6 +54,24 @@ pub enum Question {
     /// The ids of events that no role made, which have no numbers.
     Unnumbered {
         /// From which sequence of the asked site's archive on.
+        from_seq: u64,
+    },
+    /// All events, in order: what a new box in the place of a dead one begins with.
+    All {
+        /// From which sequence of the asked site's archive on.
+        from_seq: u64,
+    },
+    /// A box in the place of a dead one wants all of the asked site's events from the first on.
+    Anew,
+    /// The newest snapshot of each role's database.
+    Snapshots,
+    /// A part of a snapshot.
+    Piece {
+        /// Whose.
+        role: RoleName,
+        /// Which.
+        id: u64,
+        /// Where the answer before stopped; 0 at first.
         from_seq: u64,
     },
     /// Events by their sequences in the asked site's archive.
@@ -94,6 +115,12 @@ pub struct Answer {
     /// Sequences and ids.
     #[serde(default)]
     pub ids: Vec<(u64, String)>,
+    /// Snapshots, and the digest of each as the bucket has it.
+    #[serde(default)]
+    pub snapshots: Vec<(Snapshot, String)>,
+    /// Bytes of a snapshot, in base 64.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub piece: String,
     /// Where the search goes on; nothing when it is over.
     #[serde(default)]
     pub next_seq: Option<u64>,

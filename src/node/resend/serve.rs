@@ -16,7 +16,7 @@ use crate::node::clock::Clock;
 use crate::node::commands::{answer, command};
 use crate::node::inquiry::Inquiry;
 use crate::node::transfer::Record;
-use crate::node::{archive, filters, report, status};
+use crate::node::{archive, filters, report, snapshot, status};
 use crate::role::permission::{self, Permission, Scope};
 use crate::role::{Code, Rejection, RoleName};
 
@@ -94,8 +94,9 @@ impl Server {
             let message = format!("has more than {RANGES_MAX}; ask in parts");
             return Err(Rejection::field("ranges", message));
         }
-        let given = self.given(request).await?;
-        let answer = self.look(&given, ask).await.map_err(|error| {
+        let (given, depot) = self.given(request).await?;
+        let looked = self.look(&given, depot.as_deref(), ask).await;
+        let answer = looked.map_err(|error| {
             tracing::warn!(%error, "another site could not be answered what it lacks");
             Rejection::new(Code::ServiceUnavailable, error.to_string())
         })?;
@@ -103,7 +104,13 @@ impl Server {
         Ok(serde_json::to_value(answer).unwrap_or(Value::Null))
     }
 
-    async fn look(&mut self, given: &[String], ask: &Ask) -> Result<Answer, bus::Error> {
+    /// `depot` is who asks, where that is not the hub.
+    async fn look(
+        &mut self,
+        given: &[String],
+        depot: Option<&str>,
+        ask: &Ask,
+    ) -> Result<Answer, bus::Error> {
         let state = self.inquiry.bus.stream(EVENTS).await?;
         let mut answer = Answer {
             identity: state.identity.0,
@@ -129,6 +136,24 @@ impl Server {
                 (answer.ids, answer.next_seq) =
                     unnumbered(bus, given, &ask.site, *from_seq).await?;
             }
+            Question::All { from_seq } => {
+                (answer.records, answer.next_seq) = all(bus, given, &ask.site, *from_seq).await?;
+            }
+            Question::Anew => {
+                // A depot alone begins anew, and by its own consumer.
+                if let Some(depot) = depot {
+                    bus.reset_to(&Link::down(depot, Vec::new()).consumer(), 1)
+                        .await?;
+                }
+            }
+            Question::Snapshots => {
+                answer.snapshots = snapshot::copies::newest(bus, &snapshot::bucket(depot)).await?;
+            }
+            Question::Piece { role, id, from_seq } => {
+                let bucket = snapshot::bucket(depot);
+                (answer.piece, answer.next_seq) =
+                    snapshot::copies::piece(bus, &bucket, (*role, *id), *from_seq).await?;
+            }
             Question::Places { seqs } => {
                 answer.records = at(bus, given, &ask.site, seqs).await?;
             }
@@ -136,22 +161,25 @@ impl Server {
         Ok(answer)
     }
 
-    /// The subjects that the asker gets: the hub from a depot the depot's own, a depot what its consumer here lets through.
-    async fn given(&self, request: &Request) -> Result<Vec<String>, Rejection> {
+    /// The subjects that the asker gets: the hub from a depot the depot's own, a depot what its consumer here lets through and
+    /// what is its own. With the depot that asks.
+    async fn given(&self, request: &Request) -> Result<(Vec<String>, Option<String>), Rejection> {
         let config = &self.inquiry.config;
         if !config.is_hub() {
-            return Ok(Link::up(&config.site.id).gives);
+            return Ok((Link::up(&config.site.id).gives, None));
         }
         let depot = request.subject.split('.').nth(4).unwrap_or_default();
         let consumer = Link::down(depot, Vec::new()).consumer();
         let asked = self.inquiry.bus.filters(&consumer).await;
-        asked.map_err(|error| match error {
+        let mut given = asked.map_err(|error| match error {
             bus::Error::Missing(_) => Rejection::new(
                 Code::AuthorizationError,
                 format!("site {HUB} knows no depot {depot}"),
             ),
             error => Rejection::new(Code::ServiceUnavailable, error.to_string()),
-        })
+        })?;
+        given.extend(Link::up(depot).gives);
+        Ok((given, Some(depot.to_owned())))
     }
 
     async fn producers(&mut self) -> Result<Vec<ProducerReport>, bus::Error> {
@@ -203,6 +231,29 @@ async fn numbered(
         }
     }
     Ok((records, Some(seq)))
+}
+
+/// Everything of a site, as much as goes into one answer, and where to go on.
+async fn all(
+    bus: &JetStream,
+    given: &[String],
+    site: &str,
+    mut seq: u64,
+) -> Result<(Vec<Record>, Option<u64>), bus::Error> {
+    let filter = format!("roadcall.{site}.>");
+    let (mut records, mut bytes) = (Vec::new(), 0);
+    let page = bus.read(EVENTS, &filter, seq.max(1), PAGE, false).await?;
+    for stored in &page {
+        seq = stored.seq + 1;
+        if filters::passes(given, &stored.subject) {
+            bytes += size(stored);
+            records.push(Record::of(stored));
+        }
+        if bytes >= ANSWER_BYTES {
+            break;
+        }
+    }
+    Ok((records, (!page.is_empty()).then_some(seq)))
 }
 
 /// Where the earliest of them can be.

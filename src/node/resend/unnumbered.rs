@@ -89,7 +89,7 @@ impl Fetcher {
             let question = Question::Unnumbered {
                 from_seq: at.next_seq,
             };
-            let part = self.ask(peer, site, question).await?;
+            let part = self.asker.ask(peer, site, question).await?;
             let absent: Vec<&(u64, String)> = part
                 .ids
                 .iter()
@@ -130,7 +130,7 @@ impl Fetcher {
         let mut resent = Resent::begin(&self.bus, site).await?;
         while !seqs.is_empty() {
             let question = Question::Places { seqs: seqs.clone() };
-            let answer = self.ask(peer, site, question).await?;
+            let answer = self.asker.ask(peer, site, question).await?;
             let Some(last) = answer.records.last().map(|record| record.seq) else {
                 // The archive has let them go meanwhile.
                 break;

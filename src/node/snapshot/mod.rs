@@ -4,6 +4,7 @@
 //! present. Where the queue stood is asked before the database is copied: whatever is acknowledged by then is committed, so
 //! the copy has the outcome of everything up to there.
 
+pub mod copies;
 pub mod keeper;
 pub mod restore;
 
@@ -233,12 +234,21 @@ pub async fn take(bus: &JetStream, subject: &Subject, now: Ts) -> Result<Snapsho
     Ok(snapshot)
 }
 
+/// The bucket of this site's snapshots, or at the hub that of a depot's.
+#[must_use]
+pub fn bucket(depot: Option<&str>) -> String {
+    match depot {
+        None => SNAPSHOTS_BUCKET.to_owned(),
+        Some(depot) => format!("{SNAPSHOTS_BUCKET}_{depot}"),
+    }
+}
+
 /// The snapshots that the object store has, role by role, the oldest first.
 ///
 /// # Errors
 /// Any bus error.
 pub async fn list(bus: &JetStream) -> Result<Vec<Snapshot>, bus::Error> {
-    let mut found: Vec<Snapshot> = all(bus)
+    let mut found: Vec<Snapshot> = all(bus, SNAPSHOTS_BUCKET)
         .await?
         .into_iter()
         .map(|(facts, _)| facts)
@@ -251,14 +261,14 @@ async fn of_role(
     bus: &JetStream,
     role: RoleName,
 ) -> Result<Vec<(Snapshot, ObjectInfo)>, bus::Error> {
-    let mut found = all(bus).await?;
+    let mut found = all(bus, SNAPSHOTS_BUCKET).await?;
     found.retain(|(snapshot, _)| snapshot.role == role);
     found.sort_by_key(|(snapshot, _)| snapshot.id);
     Ok(found)
 }
 
-async fn all(bus: &JetStream) -> Result<Vec<(Snapshot, ObjectInfo)>, bus::Error> {
-    let objects = bus.objects(SNAPSHOTS_BUCKET).await?;
+async fn all(bus: &JetStream, bucket: &str) -> Result<Vec<(Snapshot, ObjectInfo)>, bus::Error> {
+    let objects = bus.objects(bucket).await?;
     let read = |info: ObjectInfo| {
         let facts = info.metadata.get(FACTS)?;
         let mut snapshot: Snapshot = serde_json::from_str(facts)

@@ -13,7 +13,7 @@ use roadcall::bus::jetstream::JetStream;
 use roadcall::bus::{Bus, EVENTS};
 
 /// A driver's account of its own: an event that a role made, and numbered.
-fn account(place: &Place, n: u32) {
+pub fn account(place: &Place, n: u32) {
     let phone = format!("+1888{n:07}");
     let body = json!({ "role": "driver", "phone": phone, "email": format!("d{n}@fleet.example"), "name": "D" });
     place.json(&["call", "auth.create_user", &body.to_string()]);
@@ -96,7 +96,7 @@ fn each_second(place: &Place) {
     std::fs::write(&file, format!("{text}[audit]\nalarm_period = '1s'\n")).expect("written");
 }
 
-async fn two() -> Sites {
+pub async fn two() -> Sites {
     let mut sites = Sites::hub().await;
     each_second(&sites.hub);
     sites.hub.kill();

@@ -6,6 +6,7 @@ mod cuts;
 mod joining;
 mod ledger;
 mod place;
+mod replaced;
 mod rough;
 mod story;
 mod wire;
