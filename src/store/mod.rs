@@ -86,9 +86,12 @@ pub struct Store {
     stands_in: StandsIn,
 }
 
-/// Whether the role does its work for another home site, too; for nobody until [`Store::stand_in`].
+/// Says whether the role does its work for another home site, too.
+type ForHome = dyn Fn(&Site) -> bool + Send;
+
+/// For nobody until [`Store::stand_in`].
 #[derive(Default)]
-struct StandsIn(Option<Box<dyn Fn(&Site) -> bool + Send>>);
+struct StandsIn(Option<Box<ForHome>>);
 
 impl std::fmt::Debug for StandsIn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
