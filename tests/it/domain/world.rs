@@ -452,7 +452,7 @@ impl World {
 }
 
 /// Whether everything in a role's outbox is known to be in its stream.
-fn all_is_sent(database: &Path) -> bool {
+pub fn all_is_sent(database: &Path) -> bool {
     let reader = Reader::open(database).expect("opened");
     let published = reader.published().expect("read");
     let covered = |n: i64| {

@@ -1,6 +1,7 @@
 //! A hub and its depots: whole sites as processes, with the test's hand on the wire between them (DESIGN 8, BROKER 1).
 
 mod attacks;
+mod by_hand;
 mod cluster;
 mod cuts;
 mod joining;
@@ -9,6 +10,7 @@ mod place;
 mod replaced;
 mod rough;
 mod story;
+mod ten_days;
 mod wire;
 
 use std::time::Duration;

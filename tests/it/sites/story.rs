@@ -11,7 +11,7 @@ use roadcall::bus::jetstream::JetStream;
 use roadcall::bus::{Bus, EVENTS, Headers};
 use roadcall::event::{Id, ids};
 
-const BOSS: &str = "operator:test";
+pub const BOSS: &str = "operator:test";
 
 /// Whoever drives breakdowns at a site.
 #[derive(Clone)]
@@ -58,7 +58,7 @@ impl Teller {
         .await
     }
 
-    async fn ok(&self, actor: &str, command: &str, body: Value) -> Value {
+    pub async fn ok(&self, actor: &str, command: &str, body: Value) -> Value {
         let reply = self.call(actor, command, &body).await;
         assert!(
             reply.get("ok").is_some(),
@@ -75,7 +75,7 @@ impl Teller {
         )
     }
 
-    fn place(&self, n: u64) -> (f64, f64) {
+    pub fn place(&self, n: u64) -> (f64, f64) {
         let n = self.base + n;
         (
             -40.0 + (n % 20) as f64 * 2.0,
@@ -84,7 +84,7 @@ impl Teller {
     }
 
     /// A vendor in district `n`, known to matching.
-    async fn vendor(&self, n: u64) -> String {
+    pub async fn vendor(&self, n: u64) -> String {
         let (lat, lon) = self.place(n);
         let day = json!({ "open": "00:00", "close": "24:00" });
         let days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
@@ -113,7 +113,7 @@ impl Teller {
     }
 
     /// Somebody with an account, known to those who tell him things; gives his id.
-    async fn account(&self, role: &str, number: u64) -> String {
+    pub async fn account(&self, role: &str, number: u64) -> String {
         let body = json!({ "role": role, "phone": format!("+1777{number:07}"), "name": "P",
             "email": format!("p{number}@fleet.example"), "clientRequestId": format!("account-{role}-{number}") });
         let made = self.ok(BOSS, "auth.create_user", body).await;
@@ -162,7 +162,7 @@ impl Teller {
         incident.as_str().expect("an id").to_owned()
     }
 
-    async fn reaches(&self, incident: &Value, status: &str) {
+    pub async fn reaches(&self, incident: &Value, status: &str) {
         let what = format!("{}: incident {incident} is {status}", self.site);
         eventually_within(PATIENCE, &what, || async {
             let now = self
@@ -173,7 +173,7 @@ impl Teller {
         .await;
     }
 
-    async fn work(&self, incident: &Value) {
+    pub async fn work(&self, incident: &Value) {
         let bill = json!([{ "description": "tire", "unitPriceCents": 15_000 }]);
         self.reaches(incident, "vendor_assigned").await;
         for (command, target, more) in [
@@ -212,7 +212,7 @@ impl Teller {
     }
 
     /// The back office approves the payment and says that it has paid.
-    async fn pay(&self, of: &Value) {
+    pub async fn pay(&self, of: &Value) {
         let what = format!("{}: the payment of {of}", self.site);
         eventually_within(PATIENCE, &what, || async {
             let list = self.ok(BOSS, "payment.list", of.clone()).await;

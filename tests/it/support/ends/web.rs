@@ -67,6 +67,7 @@ pub struct Web {
     seen: Arc<Mutex<Vec<Request>>>,
     script: Arc<Mutex<VecDeque<Play>>>,
     chance: Arc<Mutex<Option<Chance>>>,
+    always: Arc<Mutex<Option<Play>>>,
     came: Arc<Notify>,
 }
 
@@ -80,6 +81,7 @@ impl Web {
             seen: Arc::default(),
             script: Arc::default(),
             chance: Arc::default(),
+            always: Arc::default(),
             came: Arc::default(),
         };
         let server = web.clone();
@@ -95,6 +97,11 @@ impl Web {
     /// What the next requests meet; those behind them are answered.
     pub fn script(&self, plays: &[Play]) {
         self.script.lock().expect("held").extend(plays);
+    }
+
+    /// What all requests meet from now on; `None` is the end's own answer again.
+    pub fn always(&self, play: Option<Play>) {
+        *self.always.lock().expect("held") = play;
     }
 
     /// From now on requests behind the script meet faults by chance from a seed.
@@ -135,8 +142,11 @@ impl Web {
     async fn serve(&self, stream: TcpStream, status: u16, answer: fn(&Request) -> String) {
         let mut stream = BufReader::new(stream);
         while let Some(mut request) = read(&mut stream).await {
-            let play = self.script.lock().expect("held").pop_front();
-            request.play = play.unwrap_or_else(|| self.by_chance(&request));
+            let scripted = self.script.lock().expect("held").pop_front();
+            let always = *self.always.lock().expect("held");
+            request.play = always
+                .or(scripted)
+                .unwrap_or_else(|| self.by_chance(&request));
             self.seen.lock().expect("held").push(request.clone());
             self.came.notify_waiters();
             let good = response(status, &answer(&request));
