@@ -121,7 +121,7 @@ async fn of_file(config: &Config, role: RoleName) -> Result<Snapshot, Failure> {
     }
     let _lock = started::lock(&config.site.state_dir, role)?;
     let bus = connect(config, "roadcall-cli").await?;
-    Ok(snapshot::take(&bus, &subject, Clock.now()).await?)
+    Ok(snapshot::take(&bus, &subject, Clock.now(), true).await?)
 }
 
 fn print(connection: &Connection, taken: &Value) -> Result<ExitCode, Failure> {

@@ -63,7 +63,7 @@ impl Keeper {
             match wish {
                 Some(wish) => self.answer(&wish).await,
                 None => {
-                    let next = match take(&self.bus, &self.subject, self.clock.now()).await {
+                    let next = match take(&self.bus, &self.subject, self.clock.now(), false).await {
                         Ok(_) => self.every.map(about),
                         Err(error) => {
                             tracing::error!(role = %self.subject.role, %error, "the scheduled snapshot could not be taken, trying again");
@@ -94,7 +94,7 @@ impl Keeper {
             Ok(command) => {
                 match permission::check(&command.caller, Permission::AdminOps, &Scope::Open) {
                     Err(rejection) => Err(rejection),
-                    Ok(()) => match take(&self.bus, &self.subject, self.clock.now()).await {
+                    Ok(()) => match take(&self.bus, &self.subject, self.clock.now(), true).await {
                         // Numbers and names always have a JSON form.
                         Ok(snapshot) => Ok(serde_json::to_value(snapshot).unwrap_or(Value::Null)),
                         Err(error) => {

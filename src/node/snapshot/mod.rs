@@ -171,11 +171,17 @@ impl Subject {
     }
 }
 
-/// Takes a snapshot, puts it into the object store and removes those that are too many. One at a time for a role.
+/// Takes a snapshot, puts it into the object store and removes those that are too many. One at a time for a role. Of a database
+/// that is what it was at the last one there is nothing to take: that one is given, unless `anew`.
 ///
 /// # Errors
 /// See [`Error`]. Nothing is removed unless the new one is there.
-pub async fn take(bus: &JetStream, subject: &Subject, now: Ts) -> Result<Snapshot, Error> {
+pub async fn take(
+    bus: &JetStream,
+    subject: &Subject,
+    now: Ts,
+    anew: bool,
+) -> Result<Snapshot, Error> {
     let role = subject.role;
     let before = of_role(bus, role).await?;
     let position = position(bus, role, now).await?;
@@ -192,6 +198,12 @@ pub async fn take(bus: &JetStream, subject: &Subject, now: Ts) -> Result<Snapsho
     let (copied, bytes, sha256) = made
         .await
         .unwrap_or_else(|error| Err(file(&packed)(io::Error::other(error.to_string()))))?;
+    if let Some((last, _)) = before
+        .last()
+        .filter(|(last, _)| !anew && last.sha256 == sha256 && last.stream == position.stream)
+    {
+        return Ok(last.clone());
+    }
     let mut snapshot = Snapshot {
         id: before.last().map_or(1, |last| last.0.id + 1),
         role,
