@@ -17,6 +17,7 @@ use crate::bus::jetstream::JetStream;
 use crate::bus::{Bus, EVENTS};
 use crate::event::Ts;
 use crate::node::archive::first_at;
+use crate::node::clock::Clock;
 use crate::node::import;
 use crate::node::transfer::{self, Record};
 
@@ -31,7 +32,7 @@ pub(super) enum ArchiveVerb {
     Export(Export),
     /// Put exported events, this site's and others', into the archive under their old ids (changes data). What is there is
     /// passed over, so that an import that broke off can be run again. They are handled as a replay is: nobody outside is
-    /// called.
+    /// called. Those of this hub's own depots are handled as if the link had brought them, and it does not bring them again.
     Import {
         /// A file of `archive export`; its end says which format it has: .cbor, else NDJSON.
         file: PathBuf,
@@ -193,7 +194,7 @@ fn records(path: &Path) -> Result<Box<dyn Iterator<Item = Result<Record, String>
 }
 
 async fn import(bus: &JetStream, site: &str, path: &Path) -> Result<ExitCode, Failure> {
-    let imported = import::run(bus, site, records(path)?).await;
+    let imported = import::run(bus, site, Clock, records(path)?).await;
     let imported = imported.map_err(|error| match error {
         import::Error::Bus(error) => Failure::Bus(error),
         import::Error::NoSource => {

@@ -10,8 +10,11 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::carried::Stick;
+use super::clock::Clock;
 use super::transfer::{IMPORTED, RESENT, Record, each_id};
 use crate::bus::jetstream::JetStream;
+use crate::bus::links::HUB;
 use crate::bus::{self, Bus, CARRY, EVENTS, Outgoing};
 use crate::event::Site;
 
@@ -57,23 +60,33 @@ pub enum Error {
 pub async fn run(
     bus: &JetStream,
     site: &str,
+    clock: Clock,
     records: impl Iterator<Item = Result<Record, String>>,
 ) -> Result<Imported, Error> {
     let mut import = Import::begin(bus, site).await?;
+    let mut stick = Stick::new(bus);
     for (n, record) in records.enumerate() {
         let of_record = |error| Error::Record(n + 1, error);
-        let message = record
-            .map_err(of_record)?
-            .outgoing(IMPORTED)
-            .map_err(of_record)?;
+        let record = record.map_err(of_record)?;
+        // What a depot of this hub made is as new here as if its link had brought it.
+        let mark = match site == HUB && stick.sees(&record, clock.now()).await? {
+            true => RESENT,
+            false => IMPORTED,
+        };
+        let message = record.outgoing(mark).map_err(of_record)?;
         if message.subject.starts_with(&import.own) {
             import.add_own(message).await?;
         } else {
             let subject = carried_subject(&message.subject).map_err(of_record)?;
             import.add_carried(message, subject).await?;
         }
+        if n % PAGE == PAGE - 1 {
+            stick.note(Some(clock.now())).await?;
+        }
     }
-    import.end().await
+    let result = import.end().await?;
+    stick.note(None).await?;
+    Ok(result)
 }
 
 /// What another site sends again, taken into the archive part by part.

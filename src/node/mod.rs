@@ -11,6 +11,7 @@ pub mod advisories;
 pub mod archive;
 pub mod audit;
 pub mod bench;
+mod carried;
 pub mod catchup;
 pub mod clock;
 pub mod commands;

@@ -1,10 +1,11 @@
 //! The hub's side of its depots, and a depot's of its hub: what the broker lets in, and letting a depot in while it runs
 //! (DESIGN 8).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use super::carried;
 use super::clock::Clock;
 use super::commands::ACTOR_HEADER;
 use super::filters;
@@ -98,8 +99,6 @@ pub struct Depots {
     config: Config,
     /// What was wrong at the last look, told once.
     told: Option<String>,
-    /// Depots that the archive reads, as far as is known.
-    read: BTreeSet<String>,
     /// Looks so far: the depots that are not read yet are asked in turn.
     looks: usize,
 }
@@ -112,7 +111,6 @@ impl Depots {
             bus,
             config: config.clone(),
             told: None,
-            read: BTreeSet::new(),
             looks: 0,
         }
     }
@@ -134,12 +132,12 @@ impl Depots {
 
     /// Begins to read a depot that answers: its half of the link is there then, see [`Link::takes`].
     async fn read_next(&mut self) -> Result<(), Error> {
-        let depots = &self.config.depots;
-        self.read
-            .retain(|site| depots.iter().any(|depot| depot.site == *site));
-        let unread: Vec<&Depot> = depots
+        let mut stream = stream_config(&self.bus).await?;
+        let unread: Vec<&Depot> = self
+            .config
+            .depots
             .iter()
-            .filter(|depot| !self.read.contains(&depot.site))
+            .filter(|depot| !reads(&stream, &depot.site))
             .collect();
         self.looks = self.looks.wrapping_add(1);
         let Some(site) = unread
@@ -148,21 +146,26 @@ impl Depots {
         else {
             return Ok(());
         };
-        let mut stream = stream_config(&self.bus).await?;
-        if !reads(&stream, &site) {
-            if !answers(&self.bus, &site).await {
-                return Ok(());
-            }
-            let link = Link::down(&site, Vec::new());
-            if let Some(sources) = stream["sources"].as_array_mut() {
-                sources.push(link.source(&self.config.site.id));
-            }
-            self.bus
-                .api(&format!("STREAM.UPDATE.{EVENTS}"), &stream)
-                .await?;
-            tracing::info!(depot = site, "the archive reads a depot");
+        let carried = carried::of(&self.bus, &site).await?;
+        if carried.as_ref().is_some_and(|it| it.under_way(Clock.now()))
+            || !answers(&self.bus, &site).await
+        {
+            return Ok(());
         }
-        self.read.insert(site);
+        let source = match &carried {
+            Some(carried) => carried::attach(&self.bus, &site, carried).await?,
+            None => Link::down(&site, Vec::new()).source(&self.config.site.id),
+        };
+        if let Some(sources) = stream["sources"].as_array_mut() {
+            sources.push(source.clone());
+        }
+        self.bus
+            .api(&format!("STREAM.UPDATE.{EVENTS}"), &stream)
+            .await?;
+        if carried.is_some() {
+            carried::attached(&self.bus, &site, &source).await?;
+        }
+        tracing::info!(depot = site, "the archive reads a depot");
         Ok(())
     }
 
@@ -199,8 +202,6 @@ impl Depots {
             .collect();
         tracing::info!(depots = names.join(","), "depots of this hub");
         self.config = config;
-        // One that was removed and came again within a look is read no more.
-        self.read.clear();
         Ok(())
     }
 }

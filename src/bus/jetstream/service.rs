@@ -7,11 +7,12 @@ use async_nats::HeaderMap;
 use async_nats::service::ServiceExt;
 use bytes::Bytes;
 use futures::StreamExt;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::{JetStream, from_header_map};
 use crate::bus::links::HUB;
-use crate::bus::{Error, Headers};
+use crate::bus::{EVENTS, Error, Headers};
 
 /// Requests that wait for the role at the most; more are slowed down at the socket.
 const WAITING_MAX: usize = 1024;
@@ -191,6 +192,33 @@ impl JetStream {
         let inbox = format!("{HUB}.{site}");
         self.request((HUB, &command), Some(&inbox), headers, body, timeout)
             .await
+    }
+
+    /// Sets a consumer on another site's `EVENTS` to `seq`; the answer comes as one of that site's roles would give it.
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub async fn reset_at(
+        &self,
+        site: &str,
+        consumer: &str,
+        seq: u64,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        let own = self.inner.client.new_inbox().replace('.', "-");
+        let request = async_nats::Request::new()
+            .payload(json!({ "seq": seq }).to_string().into())
+            .timeout(Some(timeout))
+            .inbox(format!("rc.reply.{site}.{own}"));
+        let subject = format!("$JS.{site}.API.CONSUMER.RESET.{EVENTS}.{consumer}");
+        let reply = self.inner.client.send_request(subject, request).await;
+        let reply = reply.map_err(|error| Error::Unavailable(error.to_string()))?;
+        let reply: Value = serde_json::from_slice(&reply.payload)
+            .map_err(|error| Error::Unavailable(format!("the answer is not JSON: {error}")))?;
+        match reply.get("error") {
+            Some(error) => Err(super::refusal(consumer, error)),
+            None => Ok(()),
+        }
     }
 
     async fn request(

@@ -9,6 +9,7 @@ mod ledger;
 mod place;
 mod replaced;
 mod rough;
+mod stick;
 mod story;
 mod ten_days;
 mod wire;
