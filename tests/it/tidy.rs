@@ -52,7 +52,11 @@ const STORE_FOR_ROLES: [&str; 10] = [
     "Origin",
 ];
 /// Files that may sleep, with the reason; everything else waits for a condition.
-const SLEEPERS: [(&str, &str); 10] = [
+const SLEEPERS: [(&str, &str); 11] = [
+    (
+        "tests/it/sites/stick.rs",
+        "the server forgets ids by the clock",
+    ),
     ("tests/it/support/mod.rs", "`eventually` itself"),
     (
         "tests/it/support/processes.rs",
