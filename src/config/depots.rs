@@ -113,22 +113,16 @@ pub fn read(state_dir: &Path) -> Result<Vec<Depot>, (PathBuf, String)> {
     paths.sort();
     paths
         .into_iter()
-        .map(|path| read_one(&path).map_err(|why| (path, why)))
+        .map(|path| {
+            let text = std::fs::read_to_string(&path).map_err(|error| error.to_string());
+            let depot = text.and_then(|text| {
+                let depot: Depot =
+                    toml::from_str(&text).map_err(|error| error.message().to_owned())?;
+                depot.check(&path).map(|()| depot)
+            });
+            depot.map_err(|why| (path, why))
+        })
         .collect()
-}
-
-/// One depot, by name.
-///
-/// # Errors
-/// Why its file can't be read, or what is wrong with it.
-pub fn find(state_dir: &Path, site: &str) -> Result<Depot, String> {
-    read_one(&file(state_dir, site))
-}
-
-fn read_one(path: &Path) -> Result<Depot, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let depot: Depot = toml::from_str(&text).map_err(|error| error.message().to_owned())?;
-    depot.check(path).map(|()| depot)
 }
 
 /// Writes a depot's file whole or not at all; only its owner reads it.

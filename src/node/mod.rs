@@ -21,7 +21,6 @@ pub mod engine;
 pub mod eventlog;
 pub mod figures;
 pub mod filters;
-mod homes;
 pub mod import;
 pub mod inquiry;
 pub mod intake;

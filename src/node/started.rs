@@ -27,8 +27,8 @@ use super::snapshot::keeper::{self, Keeper};
 use super::thread::on_thread;
 use super::writer::{Job, Shared, Writer};
 use super::{
-    advisories, catchup, commands, consumer, eventlog, filters, homes, keys, measure, owner,
-    publisher, status,
+    advisories, catchup, commands, consumer, eventlog, filters, keys, measure, owner, publisher,
+    status,
 };
 use crate::bus::jetstream::JetStream;
 use crate::bus::jetstream::service::Service;
@@ -291,7 +291,6 @@ pub(super) async fn start_role(
     let commands = role.commands().iter().map(|spec| spec.name).collect();
     let (mut store, path) = open(config, name, role.migrations(), clock)?;
     owner::claim(bus, name, &store, clock.now()).await?;
-    homes::stand_in(config, name, &mut store);
     let catch_up = catchup::begin(bus, name, &mut store).await?;
     let queue = name
         .queue()

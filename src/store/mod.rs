@@ -83,20 +83,6 @@ pub struct Store {
     catch_up: Option<CatchUp>,
     /// Whether `archived` has rows: only a restored database is asked for them.
     knows_archived: bool,
-    stands_in: StandsIn,
-}
-
-/// Says whether the role does its work for another home site, too.
-type ForHome = dyn Fn(&Site) -> bool + Send;
-
-/// For nobody until [`Store::stand_in`].
-#[derive(Default)]
-struct StandsIn(Option<Box<ForHome>>);
-
-impl std::fmt::Debug for StandsIn {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_some() { "asks" } else { "nobody" })
-    }
 }
 
 /// Who this database is.
@@ -147,7 +133,6 @@ impl Store {
             committed: Counters::default(),
             catch_up: None,
             knows_archived: false,
-            stands_in: StandsIn::default(),
         };
         store.load_identity(fresh)?;
         store.load_catch_up()?;
@@ -184,11 +169,6 @@ impl Store {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.options.path
-    }
-
-    /// Has the role do its work for those other home sites, too, that `for_home` says yes to: see [`Tx::is_ours`].
-    pub fn stand_in(&mut self, for_home: impl Fn(&Site) -> bool + Send + 'static) {
-        self.stands_in = StandsIn(Some(Box::new(for_home)));
     }
 
     /// What the store was opened with.

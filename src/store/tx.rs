@@ -166,15 +166,6 @@ impl<'a> Tx<'a> {
             .unwrap_or(&self.store.options.site)
     }
 
-    /// Whether this site makes what follows from the input: case, session, payment, message. The home site does, or the hub
-    /// where the home site does not list the role (DESIGN 8).
-    #[must_use]
-    pub fn is_ours(&self) -> bool {
-        let home = self.home();
-        let stands_in = &self.store.stands_in.0;
-        home == self.site() || stands_in.as_ref().is_some_and(|asked| asked(home))
-    }
-
     /// A new id for an entity: the same each time this input is run.
     pub fn new_id(&mut self) -> Id {
         self.derive("entity")

@@ -49,8 +49,8 @@ impl MatchRole {
         created: &IncidentCreated,
         too_old: bool,
     ) -> Result<(), HandlerError> {
-        // An incident that came here from elsewhere has a case there.
-        if !tx.is_ours() || MatchCase::find(tx, created.incident_id)?.is_some() {
+        // The home site makes the case (DESIGN 8); an incident that came here from elsewhere has one there.
+        if tx.home() != tx.site() || MatchCase::find(tx, created.incident_id)?.is_some() {
             return Ok(());
         }
         let mut case = MatchCase {
@@ -98,7 +98,7 @@ impl MatchRole {
         let cycle = requested.cycle.get();
         let mut case = match MatchCase::find(tx, requested.incident_id)? {
             Some(case) => case,
-            None if !tx.is_ours() => return Ok(()),
+            None if tx.home() != tx.site() => return Ok(()),
             // It says all that IncidentCreated says; when that one comes, the case is there.
             None => MatchCase {
                 incident_id: requested.incident_id,

@@ -23,8 +23,8 @@ pub(super) fn on_event(
     if DIRECTORY.contains(&known.detail_type()) {
         return keep_directory(tx, known);
     }
-    // What came here from elsewhere is told there; and of some things nobody is told.
-    if SILENT.contains(&known.detail_type()) || !tx.is_ours() {
+    // The home site tells (DESIGN 8); and of some things nobody is told.
+    if SILENT.contains(&known.detail_type()) || tx.home() != tx.site() {
         return Ok(());
     }
     let now = tx.now();

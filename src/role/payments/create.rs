@@ -74,8 +74,8 @@ pub(super) fn on_work(
     options: &PaymentOptions,
     work: &WorkCompleted,
 ) -> Result<(), HandlerError> {
-    // Work that came here from elsewhere has a payment there.
-    if !tx.is_ours() {
+    // The home site makes the payment (DESIGN 8); work that came here from elsewhere has one there.
+    if tx.home() != tx.site() {
         return Ok(());
     }
     let first = tx.execute(

@@ -38,8 +38,9 @@ pub(super) fn on_event(tx: &mut Tx<'_>, received: &Received) -> Result<(), Handl
 }
 
 fn on_assigned(tx: &mut Tx<'_>, assigned: &IncidentAssigned) -> Result<(), HandlerError> {
-    // An assignment that came here from elsewhere has a session there.
-    if !tx.is_ours()
+    // The home site opens the session (DESIGN 8).
+    let elsewhere = tx.home() != tx.site();
+    if elsewhere
         || end_seen(tx, assigned.incident_id, assigned.offer_id)?
         || TrackingSession::of_offer(tx, assigned.offer_id)?.is_some()
     {
