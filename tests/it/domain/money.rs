@@ -92,11 +92,9 @@ impl World {
         payment_id: &Value,
         more: Value,
     ) -> Value {
-        let version = self.payment(payment_id).await["version"].clone();
-        let mut body = json!({ "paymentId": payment_id, "expectedVersion": version });
-        let fields = more.as_object().expect("an object").clone();
-        body.as_object_mut().expect("an object").extend(fields);
-        self.call(actor, command, body).await
+        let of = json!({ "paymentId": payment_id });
+        self.at_version(actor, "payment.get", command, &of, &more)
+            .await
     }
 
     /// Makes and approves payment `n`; gives its id.

@@ -111,12 +111,12 @@ impl World {
         self.set(Ts::from_ms(self.now().ms() + ms));
     }
 
-    /// What a command is answered.
+    /// What a command is answered. As patient as [`eventually`]: a machine with much to do may stand still for long.
     pub async fn call(&self, actor: &str, command: &str, body: Value) -> Value {
         let mut headers = Headers::default();
         headers.push("Roadcall-Actor", actor);
         let body = body.to_string().into_bytes();
-        let wait = Duration::from_secs(10);
+        let wait = Duration::from_secs(30);
         let reply = self.bus.call("hub", command, &headers, body, wait).await;
         serde_json::from_slice(&reply.expect("a reply").body).expect("JSON")
     }
@@ -320,11 +320,33 @@ impl World {
 
     /// A command that changes an incident, in its present version.
     pub async fn change(&self, actor: &str, command: &str, incident: &str, more: Value) -> Value {
-        let now = self.incident(incident).await;
-        let mut body = json!({ "incidentId": incident, "expectedVersion": now["version"] });
-        let fields = more.as_object().expect("an object").clone();
-        body.as_object_mut().expect("an object").extend(fields);
-        self.call(actor, command, body).await
+        let of = json!({ "incidentId": incident });
+        self.at_version(actor, "incident.get", command, &of, &more)
+            .await
+    }
+
+    /// A command at the version that `get` tells of. The site changes things by itself, too (a payment that is made takes
+    /// its incident on), so this can come too late: then it is read again, as anybody would who is told so.
+    pub async fn at_version(
+        &self,
+        actor: &str,
+        get: &str,
+        command: &str,
+        of: &Value,
+        more: &Value,
+    ) -> Value {
+        loop {
+            let version = self.ok(BOSS, get, of.clone()).await["version"].clone();
+            let mut body = of.clone();
+            let fields = body.as_object_mut().expect("an object");
+            fields.insert("expectedVersion".to_owned(), version.clone());
+            fields.extend(more.as_object().expect("an object").clone());
+            let reply = self.call(actor, command, body).await;
+            let overtaken = reply["error"]["code"] == "VERSION_CONFLICT";
+            if !overtaken || reply["error"]["details"]["version"] == version {
+                return reply;
+            }
+        }
     }
 
     /// A breakdown whose first offer is accepted; gives the incident, which is assigned, and the offer.
