@@ -11,7 +11,7 @@ use super::Connection;
 use super::config::check_further;
 use super::failure::Failure;
 use super::output::{print_json, say};
-use super::run::{role_files, topology_roles};
+use super::roles::{role_files, topology_roles};
 use crate::config::depots::write_secret;
 use crate::config::fleet::versions::{self, current, dir_of, foreign};
 use crate::config::fleet::{Fleet, FleetLayers, Rollout, Version};

@@ -24,8 +24,8 @@ use super::snapshot::keeper::{self, Keeper};
 use super::thread::on_thread;
 use super::writer::{Job, Shared, Writer};
 use super::{
-    advisories, catchup, commands, consumer, eventlog, filters, keys, measure, owner, publisher,
-    status,
+    advisories, catchup, commands, consumer, eventlog, filters, homes, keys, measure, owner,
+    publisher, status,
 };
 use crate::bus::jetstream::JetStream;
 use crate::bus::jetstream::service::Service;
@@ -274,6 +274,7 @@ pub(super) async fn start_role(
     let commands = role.commands().iter().map(|spec| spec.name).collect();
     let (mut store, path) = open(config, name, role.migrations(), clock)?;
     owner::claim(bus, name, &store, clock.now()).await?;
+    store.stand_in_for(homes::lacking(&config.depots, name));
     let catch_up = catchup::begin(bus, name, &mut store).await?;
     let queue = name
         .queue()

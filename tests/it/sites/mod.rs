@@ -3,6 +3,7 @@
 mod attacks;
 mod cluster;
 mod cuts;
+mod homes;
 mod joining;
 mod ledger;
 mod place;
@@ -109,6 +110,7 @@ impl Sites {
             bus,
             site,
             base: 300 * at as u64,
+            elsewhere: None,
         };
         all.enumerate().map(teller).collect()
     }
