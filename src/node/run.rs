@@ -285,7 +285,7 @@ impl Node {
             let _ = ready.await;
         }
         for started in &mut node.started {
-            started.feed(&bus, config, clock, &node.stop)?;
+            started.feed(&bus, config, &node.in_force, clock, &node.stop)?;
             started.listen(&bus, config, &node.in_force, clock).await?;
         }
         if config.is_hub() {

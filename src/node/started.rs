@@ -62,6 +62,7 @@ impl Started {
         &mut self,
         bus: &JetStream,
         config: &Config,
+        in_force: &status::SharedInForce,
         clock: Clock,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
@@ -75,7 +76,8 @@ impl Started {
         if self.role == RoleName::Audit {
             let watch = watched(bus, config)?;
             let watch = advisories::watch(bus.clone(), watch, jobs(), stop.clone());
-            let measure = measure::Measuring::new(bus.clone(), config, jobs(), clock);
+            let in_force = Arc::clone(in_force);
+            let measure = measure::Measuring::new(bus.clone(), config, in_force, jobs(), clock);
             let log = eventlog::Writer::new(config, clock);
             self.tasks.extend([
                 tokio::spawn(watch),

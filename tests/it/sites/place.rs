@@ -130,6 +130,13 @@ impl Place {
         }
     }
 
+    /// Lets it read its configuration again.
+    pub fn hang_up(&self) {
+        let child = self.child.as_ref().expect("it runs");
+        let pid = rustix::process::Pid::from_child(child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("signalled");
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
