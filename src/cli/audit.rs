@@ -9,7 +9,7 @@ use super::Connection;
 use super::client::Client;
 use super::failure::Failure;
 use super::output::print_rows;
-use super::run::topology_roles;
+use super::roles::topology_roles;
 use crate::node::advisories::{FORGOTTEN, Forgotten};
 use crate::node::audit::{Account, account};
 

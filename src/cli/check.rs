@@ -14,7 +14,8 @@ use super::client::connect;
 use super::config::{OfRoles, check_further};
 use super::failure::Failure;
 use super::output::{print_json, say};
-use super::run::{Wanted, broker_options, settle_sync, topology_roles, wanted};
+use super::roles::{Wanted, settle, topology_roles};
+use super::run::{broker_options, settle_sync};
 use crate::broker;
 use crate::bus::jetstream::JetStream;
 use crate::bus::topology;
@@ -111,8 +112,7 @@ impl Findings {
 }
 
 pub(super) async fn check(connection: &Connection, of: &OfRoles) -> Result<ExitCode, Failure> {
-    let asked = wanted(&of.role)?;
-    let loaded = of.apply(connection)?.load()?;
+    let (asked, _, loaded) = settle(connection, &of.role)?;
     check_further(&loaded)?;
     let mut config = loaded.config;
     let mut found = Findings::default();

@@ -9,7 +9,7 @@ use super::Connection;
 use super::failure::Failure;
 use super::fleet::{FleetVerb, fleet};
 use super::output::{print_json, say};
-use super::run::{role_files, topology_roles};
+use super::roles::{role_files, settle, topology_roles};
 use crate::config::{Loaded, Problem};
 use crate::node::run::routes;
 
@@ -86,7 +86,7 @@ pub(super) async fn config(
             print_json(&schemars::schema_for!(crate::config::Config).to_value())?;
         }
         ConfigVerb::Check(of) => {
-            check_further(&of.apply(connection)?.load()?)?;
+            check_further(&settle(connection, &of.role)?.2)?;
             say("the configuration is valid")?;
         }
         ConfigVerb::Show { origin, of } => {

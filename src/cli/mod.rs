@@ -32,6 +32,7 @@ mod queue;
 mod reload;
 mod replay;
 mod report;
+mod roles;
 mod rule;
 mod run;
 mod setting;
@@ -61,7 +62,7 @@ use failure::Failure;
     disable_help_subcommand = true
 )]
 struct Cli {
-    /// Run these roles until SIGTERM or Ctrl-C; `all` is every role of this build, `broker` only the nats-server, `gateway` the door over HTTP.
+    /// Run these roles until SIGTERM or Ctrl-C; `all` is every role of the site, `broker` only the nats-server, `gateway` the door over HTTP.
     #[arg(long, value_delimiter = ',', value_name = "ROLE")]
     role: Vec<String>,
     #[command(flatten)]

@@ -10,7 +10,7 @@ use super::Connection;
 use super::client::{Client, connect};
 use super::failure::Failure;
 use super::output::{age, print_json, print_rows, say};
-use super::run::topology_roles;
+use super::roles::topology_roles;
 use crate::config::Config;
 use crate::event::Ts;
 use crate::node::clock::Clock;

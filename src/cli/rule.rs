@@ -12,7 +12,7 @@ use super::client::{Client, connect};
 use super::event::parse_pattern;
 use super::failure::Failure;
 use super::output::{print_json, print_rows, say};
-use super::run::topology_roles;
+use super::roles::topology_roles;
 use crate::bus::{Bus, EVENTS};
 use crate::config::Config;
 use crate::config::units::Span;

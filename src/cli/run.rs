@@ -10,10 +10,11 @@ use super::client::connect;
 use super::failure::Failure;
 use super::logging;
 use super::reload::Reloader;
+use super::roles::{Wanted, settle, topology_roles};
 use crate::broker::{self, durability::DiskSync};
 use crate::bus::jetstream::JetStream;
 use crate::bus::{Bus, EVENTS};
-use crate::config::{BrokerMode, Config, path_dirs};
+use crate::config::{Config, path_dirs};
 use crate::event::Ts;
 use crate::gateway::Gateway;
 use crate::node;
@@ -22,7 +23,6 @@ use crate::node::preflight::{guard_archive, sync};
 use crate::node::run::{Node, desired, routes, settle_topology};
 use crate::node::sites::{self, Depots};
 use crate::ops::systemd;
-use crate::role::RoleName;
 
 /// How often rules that wait for `topology apply` are held against the server.
 const LOOK_FOR_TOPOLOGY: Duration = Duration::from_secs(2);
@@ -41,68 +41,6 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::other(format!("no runtime: {error}"), ""))
 }
 
-/// What `--role` asks for.
-pub(super) struct Wanted {
-    pub roles: Vec<RoleName>,
-    pub broker_only: bool,
-    /// Whether it opens the door over HTTP.
-    pub gateway: bool,
-    all: bool,
-}
-
-impl Wanted {
-    /// Whether the process runs the broker itself (DESIGN 9).
-    pub(super) fn embedded(&self, config: &Config) -> bool {
-        self.broker_only
-            || config.broker.mode == BrokerMode::Embedded
-            || (config.broker.mode == BrokerMode::Auto && self.all)
-    }
-
-    /// The names of the files in `role.d` that count.
-    fn files(&self) -> Vec<String> {
-        let roles = self.roles.iter().map(ToString::to_string);
-        roles
-            .chain(self.broker_only.then(|| "broker".to_owned()))
-            .chain(self.gateway.then(|| "gateway".to_owned()))
-            .collect()
-    }
-}
-
-pub(super) fn wanted(names: &[String]) -> Result<Wanted, Failure> {
-    let mut wanted = Wanted {
-        roles: Vec::new(),
-        broker_only: false,
-        gateway: false,
-        all: false,
-    };
-    for name in names {
-        match name.as_str() {
-            "all" => {
-                wanted.all = true;
-                wanted.roles.extend(RoleName::BUILT);
-            }
-            "broker" => wanted.broker_only = true,
-            "gateway" => wanted.gateway = true,
-            other => wanted.roles.push(other.parse().map_err(|error: String| {
-                let names: Vec<&str> = RoleName::BUILT.iter().map(|role| role.as_str()).collect();
-                Failure::usage(
-                    &error,
-                    &format!("the roles are {}, all, broker, gateway", names.join(", ")),
-                )
-            })?),
-        }
-    }
-    wanted.roles.sort_unstable();
-    wanted.roles.dedup();
-    wanted.broker_only &= wanted.roles.is_empty() && !wanted.gateway;
-    Ok(wanted)
-}
-
-/// The names of the files in `role.d` that count for a process of these roles.
-pub(super) fn role_files(names: &[String]) -> Result<Vec<String>, Failure> {
-    Ok(wanted(names)?.files())
-}
-
 pub(super) fn broker_options(config: &Config) -> broker::Options {
     broker::Options {
         binary: (!config.broker.binary.is_empty()).then(|| config.broker.binary.clone().into()),
@@ -119,14 +57,10 @@ pub(super) fn broker_options(config: &Config) -> broker::Options {
 
 pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode, Failure> {
     let started = Clock.now();
-    let wanted = wanted(names)?;
-    let connection = &Connection {
-        roles: wanted.files(),
-        ..connection.clone()
-    };
-    let mut config = connection.config()?;
+    let (wanted, connection, loaded) = settle(connection, names)?;
+    let mut config = loaded.config;
     let logging = logging::start(&config.log.level);
-    let mut reloader = Reloader::new(connection, &config, logging);
+    let mut reloader = Reloader::new(&connection, &config, logging);
     config.pin_digest();
     runtime()?.block_on(async {
         // From here on: a SIGHUP that comes while starting would end the process else.
@@ -206,12 +140,6 @@ pub(super) async fn settle_sync(config: &mut Config, embedded: bool) -> DiskSync
         found => format!("{}ms", found.interval().as_millis()),
     };
     found
-}
-
-/// The roles whose queues a site has: `site.roles`.
-pub(super) fn topology_roles(config: &Config) -> Result<Vec<RoleName>, Failure> {
-    let wanted = wanted(&config.site.roles)?;
-    Ok(wanted.roles)
 }
 
 /// What a process runs beside a broker.

@@ -11,15 +11,17 @@ use super::Connection;
 use super::client::{Client, connect};
 use super::failure::Failure;
 use super::output::{print_json, print_rows, say};
-use super::run::{broker_options, topology_roles};
+use super::roles::topology_roles;
+use super::run::broker_options;
 use crate::broker;
 use crate::bus::jetstream::JetStream;
-use crate::config::depots::{self, Depot, well_formed, write_secret};
+use crate::config::depots::{self, AUDIT, Depot, lists, well_formed, write_secret};
 use crate::config::{Config, Profile};
 use crate::event::Site;
 use crate::node::clock::Clock;
 use crate::node::sites::{self, LinkState};
 use crate::node::{replace, started};
+use crate::role::RoleName;
 use crate::routing::parse_duration;
 
 /// How long the hub may take to let a depot in.
@@ -295,6 +297,9 @@ impl Add {
         self.check(config, &urls)?;
         let known = config.depots.iter().find(|depot| depot.site == self.depot);
         let depot = self.depot(known)?;
+        if let Some(known) = known {
+            no_role_more(known, &depot)?;
+        }
         depots::write(&config.site.state_dir, &depot).map_err(|error| {
             let path = depots::file(&config.site.state_dir, &self.depot);
             Failure::other(format!("{}: {error}", path.display()), "")
@@ -341,6 +346,7 @@ impl Add {
                 "give --hub-url nats-leaf://host:port, or set broker.leaf_url",
             ));
         }
+        self.check_roles()?;
         let own = format!("roadcall.{}.", self.depot);
         match self
             .down
@@ -353,6 +359,23 @@ impl Add {
             )),
             None => Ok(()),
         }
+    }
+
+    fn check_roles(&self) -> Result<(), Failure> {
+        for role in self.roles.iter().filter(|role| *role != "all") {
+            role.parse::<RoleName>().map_err(|error| {
+                let names: Vec<&str> = RoleName::BUILT.iter().map(|role| role.as_str()).collect();
+                let help = format!("the roles are {}, all", names.join(", "));
+                Failure::usage(&format!("--roles: {error}"), &help)
+            })?;
+        }
+        if self.roles.is_empty() || lists(&self.roles, AUDIT) {
+            return Ok(());
+        }
+        Err(Failure::usage(
+            "--roles lacks audit: each depot has one of its own",
+            "add it",
+        ))
     }
 
     /// What is kept of it: a known depot keeps its password and what is not named anew.
@@ -375,6 +398,21 @@ impl Add {
             roles: or(&self.roles, known.map(|depot| &depot.roles), "all"),
             since: known.map_or_else(|| Clock.now(), |depot| depot.since),
         })
+    }
+}
+
+/// A depot that had no role for something finds all of it in the archive when it gets one, and the hub has made it.
+fn no_role_more(known: &Depot, depot: &Depot) -> Result<(), Failure> {
+    let more = |role: &&RoleName| depot.runs(role.as_str()) && !known.runs(role.as_str());
+    match RoleName::BUILT.iter().find(more) {
+        Some(role) => Err(Failure::usage(
+            &format!(
+                "{} had no {role}: it would make again what the hub made for it",
+                depot.site
+            ),
+            "a known depot can only give roles away; one of a new name may have every role",
+        )),
+        None => Ok(()),
     }
 }
 

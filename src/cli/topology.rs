@@ -9,7 +9,7 @@ use super::Connection;
 use super::client::connect;
 use super::failure::Failure;
 use super::output::print_rows;
-use super::run::topology_roles;
+use super::roles::topology_roles;
 use crate::bus::topology::Class;
 use crate::config;
 use crate::event::Actor;

@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use figment::value::{Dict, Value};
+
+use super::depots::{AUDIT, lists};
 use super::units::Span;
 use super::{BrokerMode, Config, Payments, Problem, ProcessorName, Telephony};
 use crate::event::{Priority, Site};
@@ -51,6 +54,7 @@ impl Check<'_> {
     pub(super) fn all(&mut self, config: &Config) {
         self.site_and_broker(config);
         self.links(config);
+        self.audit_of_its_own(config);
         self.engine(config);
         self.matching(config);
         self.sla(config);
@@ -206,6 +210,44 @@ impl Check<'_> {
                 format!("{} copies need a cluster", config.archive.replicas),
                 "set broker.cluster_listen, or 1",
             );
+        }
+    }
+
+    /// Each depot says itself what it has, and what became of it.
+    fn audit_of_its_own(&mut self, config: &Config) {
+        if !config.hub.url.is_empty() && !lists(&config.site.roles, AUDIT) {
+            self.refuse(
+                "site.roles",
+                "they lack audit: each depot has one of its own",
+                "roadcall site add on the hub makes a site file with it",
+            );
+        }
+    }
+
+    /// A depot runs no role that its site file leaves to the hub: both would make what one of them is to make.
+    pub(super) fn only_its_roles(&mut self, config: &Config, site_file: &Dict) {
+        let Some(Value::Array(_, listed)) = site_file
+            .get("site")
+            .and_then(Value::as_dict)
+            .and_then(|site| site.get("roles"))
+        else {
+            return;
+        };
+        let listed: Vec<String> = listed
+            .iter()
+            .filter_map(|role| role.as_str().map(str::to_owned))
+            .collect();
+        let depot = &config.site.id;
+        for role in &config.site.roles {
+            if !config.hub.url.is_empty() && !lists(&listed, role) {
+                self.refuse(
+                    "site.roles",
+                    format!("site.toml lacks {role}: the hub does it for {depot}"),
+                    &format!(
+                        "leave it out, or list it in roadcall site add {depot} --roles … on the hub"
+                    ),
+                );
+            }
         }
     }
 

@@ -35,7 +35,22 @@ impl std::fmt::Debug for Depot {
     }
 }
 
+/// The role without which nobody would know what a depot has and what became of it.
+pub const AUDIT: &str = "audit";
+
+/// Whether a list of roles has one; `all` is every one.
+#[must_use]
+pub fn lists(roles: &[String], role: &str) -> bool {
+    roles.iter().any(|listed| listed == "all" || listed == role)
+}
+
 impl Depot {
+    /// Whether it runs a role.
+    #[must_use]
+    pub fn runs(&self, role: &str) -> bool {
+        lists(&self.roles, role)
+    }
+
     /// What is wrong with it.
     fn check(&self, path: &Path) -> Result<(), String> {
         if Site::new(self.site.clone()).is_err() || self.site == "hub" {
@@ -49,6 +64,9 @@ impl Depot {
         }
         if self.password.is_empty() || !self.password.chars().all(|c| c.is_ascii_alphanumeric()) {
             return Err("password is not of letters and digits".to_owned());
+        }
+        if !self.runs(AUDIT) {
+            return Err("roles lack audit: each depot has one of its own".to_owned());
         }
         match self.down.iter().find(|down| !well_formed(down)) {
             Some(down) => Err(format!("down '{down}' is no subject like roadcall.hub.>")),
@@ -197,6 +215,7 @@ mod tests {
         };
         assert!(wrong(|depot| depot.site = "hub".to_owned()).contains("no name of a depot"));
         assert!(wrong(|depot| depot.password = "a\"b".to_owned()).contains("password"));
+        assert!(wrong(|depot| depot.roles = vec!["match".to_owned()]).contains("lack audit"));
         assert!(
             wrong(|depot| depot.down = vec!["roadcall.*.>".to_owned()]).contains("roadcall.*.>")
         );

@@ -15,6 +15,8 @@ use super::fleet::versions::{MAIN_LINK, is_ours};
 use super::{Config, Problem, Profile, Sources, flatten};
 
 pub(super) const SYSTEM_FILE: &str = "/etc/roadcall/roadcall.toml";
+/// The depot's file that the hub made, beside the main file.
+const SITE_FILE: &str = "site.toml";
 const ENV_PREFIX: &str = "ROADCALL__";
 
 /// One origin and what it says.
@@ -37,6 +39,8 @@ impl Provider for Layer {
 /// All layers merged, and the files that were read.
 pub(super) struct Merged {
     pub figment: Figment,
+    /// What `site.toml` says.
+    pub site_file: Dict,
     pub files: Vec<PathBuf>,
 }
 
@@ -45,10 +49,14 @@ pub(super) fn merge(sources: &Sources, problems: &mut Vec<Problem>) -> Merged {
     let files = files(sources, problems);
     let mut layers: Vec<Layer> = Vec::new();
     let mut role_files: Vec<(PathBuf, Dict)> = Vec::new();
+    let (site_path, mut site_file) = (directory(sources).join(SITE_FILE), Dict::new());
     for (path, of_role) in &files {
         let Some(dict) = read(path, problems) else {
             continue;
         };
+        if *path == site_path {
+            site_file.clone_from(&dict);
+        }
         if *of_role {
             role_files.push((path.clone(), dict.clone()));
         }
@@ -87,6 +95,7 @@ pub(super) fn merge(sources: &Sources, problems: &mut Vec<Problem>) -> Merged {
     };
     Merged {
         figment: over(defaults().merge(of_profile)),
+        site_file,
         files: files.into_iter().map(|(path, _)| path).collect(),
     }
 }
@@ -116,7 +125,7 @@ fn files(sources: &Sources, problems: &mut Vec<Problem>) -> Vec<(PathBuf, bool)>
         conf_d.splice(at..at, fleet.shared.iter().cloned());
     }
     found.extend(conf_d);
-    found.push(dir.join("site.toml"));
+    found.push(dir.join(SITE_FILE));
     let mut found: Vec<(PathBuf, bool)> = found.into_iter().map(|path| (path, false)).collect();
     let mut roles = sources.roles.clone();
     roles.sort();

@@ -78,7 +78,11 @@ impl Loaded {
     /// Every problem at once.
     pub fn load(sources: &Sources) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
-        let layers::Merged { figment, files } = layers::merge(sources, &mut problems);
+        let layers::Merged {
+            figment,
+            site_file,
+            files,
+        } = layers::merge(sources, &mut problems);
         let (given, beside) = (credentials_directory(), layers::directory(sources));
         let merged: Dict = figment
             .extract()
@@ -128,6 +132,7 @@ impl Loaded {
             problems: Vec::new(),
         };
         check.all(&config);
+        check.only_its_roles(&config, &site_file);
         problems.extend(check.problems);
         if config.is_hub() && !sources.elsewhere {
             match depots::read(&config.site.state_dir) {

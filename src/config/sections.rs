@@ -59,7 +59,7 @@ pub struct Site {
     pub profile: Profile,
     /// Where databases and the embedded broker live.
     pub state_dir: PathBuf,
-    /// The roles of the site; topology holds their queues. `all` is every role that is built.
+    /// The roles of the site, which `--role all` runs; topology holds their queues. `all` is every role that is built.
     pub roles: Vec<String>,
     /// The version of the fleet's files that is in force here; `roadcall config apply` writes it, nobody else.
     pub fleet: String,

@@ -2,6 +2,7 @@
 //! as the command `alarm.measured`. Here is only measured; what a number means the role decides.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,7 +15,7 @@ use super::engine::Counts;
 use super::inquiry::Inquiry;
 use super::queues::{self, Open, QueueStanding};
 use super::report;
-use super::status::Wanted;
+use super::status::{SharedInForce, Wanted};
 use super::writer::Job;
 use crate::bus::jetstream::JetStream;
 use crate::bus::{Bus, EVENTS};
@@ -35,7 +36,7 @@ pub struct Measuring {
     roles: Vec<RoleName>,
     /// All that the site lists.
     listed: Vec<RoleName>,
-    config_digest: String,
+    in_force: SharedInForce,
     period: Duration,
     jobs: mpsc::Sender<Job>,
     clock: Clock,
@@ -54,7 +55,13 @@ struct Seen {
 impl Measuring {
     /// For the queues of the roles that the site lists.
     #[must_use]
-    pub fn new(bus: JetStream, config: &Config, jobs: mpsc::Sender<Job>, clock: Clock) -> Self {
+    pub fn new(
+        bus: JetStream,
+        config: &Config,
+        in_force: SharedInForce,
+        jobs: mpsc::Sender<Job>,
+        clock: Clock,
+    ) -> Self {
         let listed = listed(config);
         Self {
             inquiry: inquiry(&bus, config),
@@ -63,7 +70,7 @@ impl Measuring {
                 .copied()
                 .filter(|role| role.queue().is_some())
                 .collect(),
-            config_digest: config.digest(),
+            in_force,
             listed,
             period: config.audit.alarm_period.0,
             jobs,
@@ -104,7 +111,13 @@ impl Measuring {
 
     /// What the site runs and holds; nothing where the archive can't be asked.
     async fn report(&self, queues: &[(QueueMeasure, u64)]) -> Option<Report> {
-        let looked = report::look(&self.inquiry, &self.listed, queues, &self.config_digest).await;
+        // After a reload another one is in force.
+        let in_force = self.in_force.lock();
+        let digest = in_force
+            .unwrap_or_else(PoisonError::into_inner)
+            .config_digest
+            .clone();
+        let looked = report::look(&self.inquiry, &self.listed, queues, &digest).await;
         looked
             .inspect_err(|error| tracing::warn!(%error, "the site could not be looked at"))
             .ok()

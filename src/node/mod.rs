@@ -5,7 +5,8 @@
 //! roles that [`registry`] makes together as a running site, `started` each of them. [`status`] is what a role answers about itself, [`inquiry`]
 //! asks it; [`processes`] are those of this machine, [`rollout`] brings them a fleet's configuration; [`queues`] and
 //! [`story`] put that together with what the broker has. [`pulse`] sees whether it gets its work done; [`resend`] gets what links passed by; [`snapshot`] keeps
-//! databases, [`catchup`] lets a restored one come to the present, [`replace`] does it for a whole box.
+//! databases, [`catchup`] lets a restored one come to the present, [`replace`] does it for a whole box. `homes` follows what the hub does for
+//! its depots.
 
 pub mod advisories;
 pub mod archive;
@@ -21,6 +22,7 @@ pub mod engine;
 pub mod eventlog;
 pub mod figures;
 pub mod filters;
+mod homes;
 pub mod import;
 pub mod inquiry;
 pub mod intake;

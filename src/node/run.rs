@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::clock::Clock;
 use super::engine::Counts;
 use super::filters;
+use super::homes;
 use super::latency::Latency;
 use super::preflight::guard_archive;
 use super::registry::{self, Build};
@@ -292,8 +293,19 @@ impl Node {
             let _ = ready.await;
         }
         for started in &mut node.started {
-            started.feed(&bus, config, clock, &node.stop)?;
+            started.feed(&bus, config, &node.in_force, clock, &node.stop)?;
             started.listen(&bus, config, &node.in_force, clock).await?;
+        }
+        if config.is_hub() {
+            let writers = node.started.iter();
+            let watch = homes::Watch {
+                state_dir: config.site.state_dir.clone(),
+                depots: config.depots.clone(),
+                writers: writers
+                    .map(|started| (started.role, started.jobs.downgrade()))
+                    .collect(),
+            };
+            tokio::spawn(watch.run(node.stop.clone()));
         }
         let watch = Watch {
             bus,

@@ -27,8 +27,8 @@ use super::snapshot::keeper::{self, Keeper};
 use super::thread::on_thread;
 use super::writer::{Job, Shared, Writer};
 use super::{
-    advisories, catchup, commands, consumer, eventlog, filters, keys, measure, owner, publisher,
-    status,
+    advisories, catchup, commands, consumer, eventlog, filters, homes, keys, measure, owner,
+    publisher, status,
 };
 use crate::bus::jetstream::JetStream;
 use crate::bus::jetstream::service::Service;
@@ -65,6 +65,7 @@ impl Started {
         &mut self,
         bus: &JetStream,
         config: &Config,
+        in_force: &status::SharedInForce,
         clock: Clock,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
@@ -78,7 +79,8 @@ impl Started {
         if self.role == RoleName::Audit {
             let watch = watched(bus, config)?;
             let watch = advisories::watch(bus.clone(), watch, jobs(), stop.clone());
-            let measure = measure::Measuring::new(bus.clone(), config, jobs(), clock);
+            let in_force = Arc::clone(in_force);
+            let measure = measure::Measuring::new(bus.clone(), config, in_force, jobs(), clock);
             let log = eventlog::Writer::new(config, clock);
             if config.is_hub() {
                 let copier = Copier::new(bus, config, clock);
@@ -291,6 +293,7 @@ pub(super) async fn start_role(
     let commands = role.commands().iter().map(|spec| spec.name).collect();
     let (mut store, path) = open(config, name, role.migrations(), clock)?;
     owner::claim(bus, name, &store, clock.now()).await?;
+    store.stand_in_for(homes::lacking(&config.depots, name));
     let catch_up = catchup::begin(bus, name, &mut store).await?;
     let queue = name
         .queue()

@@ -3,7 +3,7 @@
 //! It runs a small runtime of its own, so that waiting for work, for a timer and for the broker at start are one wait. A
 //! fatal store error ends it; the node then stops the process.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::intake::Intake;
 use super::latency::Latency;
 use super::{archive, letter};
 use crate::bus::{AckToken, Bus};
-use crate::event::{Id, Ts};
+use crate::event::{Id, Site, Ts};
 use crate::role::{Command, Mode, Rejection, Role};
 use crate::store::{self, ReplayRow};
 
@@ -34,6 +34,8 @@ pub enum Job {
     Ask(Box<Command>, oneshot::Sender<Reply>),
     /// Other numbers for the role and the engine, from the next step on.
     Reload(Box<Terms>),
+    /// The sites that lack the role, from the next step on.
+    StandIn(BTreeSet<Site>),
     /// Somebody wants to know whether steps get done: told behind the next one.
     Beat(oneshot::Sender<()>),
 }
@@ -153,6 +155,7 @@ impl<B: Bus> Writer<B> {
                     work.push(Work::Command(command));
                 }
                 Job::Reload(terms) => self.engine.reload(terms.role, terms.settings),
+                Job::StandIn(sites) => self.engine.stand_in_for(sites),
                 Job::Beat(beat) => beats.push(beat),
             }
         }

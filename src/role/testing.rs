@@ -86,9 +86,17 @@ impl<R: Role> Bench<R> {
             Input::Timer(timer) => (false, timer.due_at, None),
             _ => (true, self.now, None),
         };
+        let home = match input {
+            Input::Event(received) => {
+                let event = &received.event;
+                Some(event.home.clone().unwrap_or_else(|| event.site.clone()))
+            }
+            _ => None,
+        };
         let origin = Origin {
             cause: Some(input_id),
             correlation,
+            home: home.filter(|home| *home != self.store.options().site),
             ..Origin::default()
         };
         let replayed = matches!(input, Input::Event(received) if received.mode == Mode::Replay);
@@ -177,6 +185,30 @@ impl<R: Role> Bench<R> {
             too_old,
             producer: None,
         }
+    }
+
+    /// An event that came from another site.
+    pub fn foreign<D: Detail>(&mut self, site: &str, detail: &D) -> Received {
+        let base = Base {
+            id: self.next_id(),
+            time: self.now,
+            site: Site::new(site).expect("a valid site"),
+            home: None,
+            cause: None,
+            correlation: None,
+            metadata: std::collections::BTreeMap::default(),
+        };
+        let received = self.received(detail, Mode::Live, false);
+        Received {
+            event: Event::build(detail, base).into(),
+            ..received
+        }
+    }
+
+    /// Sites that lack the role.
+    pub fn stand_in_for(&mut self, sites: &[&str]) {
+        let site = |name: &&str| Site::new(*name).expect("a valid site");
+        self.store.stand_in_for(sites.iter().map(site).collect());
     }
 
     /// Delivers it: the engine would know a second copy by its id, the role alone does not.

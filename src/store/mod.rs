@@ -8,6 +8,7 @@
 mod catch_up;
 mod effect;
 mod error;
+mod home;
 mod inbox;
 mod inspect;
 mod log;
@@ -22,6 +23,7 @@ mod timer;
 mod tx;
 mod waiting;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -83,6 +85,8 @@ pub struct Store {
     catch_up: Option<CatchUp>,
     /// Whether `archived` has rows: only a restored database is asked for them.
     knows_archived: bool,
+    /// Sites that lack this role, so that it makes for them what they do not (see `home`).
+    stands_in_for: BTreeSet<Site>,
 }
 
 /// Who this database is.
@@ -133,6 +137,7 @@ impl Store {
             committed: Counters::default(),
             catch_up: None,
             knows_archived: false,
+            stands_in_for: BTreeSet::new(),
         };
         store.load_identity(fresh)?;
         store.load_catch_up()?;

@@ -124,6 +124,10 @@ CREATE TABLE archived (
     n INTEGER NOT NULL,
     again INTEGER NOT NULL
 ) WITHOUT ROWID;
+",
+    "
+-- Incidents of other sites for which this role made something (see `home`).
+CREATE TABLE home (incident_id TEXT PRIMARY KEY, site TEXT NOT NULL) WITHOUT ROWID;
 "];
 
 /// The engine's own migrations, oldest first, for whoever checks that published ones stay as they are.

@@ -157,10 +157,11 @@ mod tests {
 
     fn made(path: &Path) -> Connection {
         let connection = Connection::open(path).expect("made");
-        let schema = schema::engine_migrations().join(";");
+        let migrations = schema::engine_migrations();
+        let (schema, version) = (migrations.join(";"), 1_000 * migrations.len());
         connection
             .execute_batch(&format!(
-                "PRAGMA journal_mode = WAL; {schema}; PRAGMA user_version = 2000;
+                "PRAGMA journal_mode = WAL; {schema}; PRAGMA user_version = {version};
                  CREATE TABLE pair (a INTEGER NOT NULL, b INTEGER NOT NULL); INSERT INTO pair VALUES (0, 0);
                  CREATE TABLE bulk (n INTEGER PRIMARY KEY, text TEXT NOT NULL);
                  INSERT INTO meta VALUES ('store_id', '0192f3c1-0000-7000-8000-000000000001'), ('epoch', '1');"
@@ -198,7 +199,7 @@ mod tests {
         for n in 0..5 {
             let to = dir.path().join(format!("copy-{n}"));
             let copied = copy(&path, &to).expect("copied");
-            assert_eq!(copied.schema, (2, 0));
+            assert_eq!(copied.schema, (schema::engine_migrations().len(), 0));
             let copy = Connection::open(&to).expect("opened");
             let (a, b, rows): (i64, i64, i64) = copy
                 .query_row(

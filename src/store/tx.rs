@@ -93,8 +93,8 @@ pub struct TxOutput {
 /// One input's transaction (a savepoint in the step).
 #[derive(Debug)]
 pub struct Tx<'a> {
-    store: &'a mut Store,
-    context: Context,
+    pub(super) store: &'a mut Store,
+    pub(super) context: Context,
     before: super::Counters,
     ordinal: u32,
     output: TxOutput,
@@ -154,16 +154,6 @@ impl<'a> Tx<'a> {
     #[must_use]
     pub fn reaches_outside(&self) -> bool {
         self.context.reach == Reach::Full
-    }
-
-    /// Home site of the chain of causes: this site unless the input says otherwise (DESIGN 8).
-    #[must_use]
-    pub fn home(&self) -> &Site {
-        self.context
-            .origin
-            .home
-            .as_ref()
-            .unwrap_or(&self.store.options.site)
     }
 
     /// A new id for an entity: the same each time this input is run.
@@ -337,11 +327,6 @@ impl<'a> Tx<'a> {
             metadata.insert("traceparent".to_owned(), traceparent.clone());
         }
         Ok(metadata)
-    }
-
-    /// Names the incident that this input turned out to be about: later events carry it as `correlation`.
-    pub fn correlate(&mut self, incident: Id) {
-        self.context.origin.correlation = Some(incident);
     }
 
     /// Sets the timer (`kind`, `key`) to `at`, moving it if it is set. In a replay one whose time is past is not set

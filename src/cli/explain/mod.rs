@@ -11,7 +11,7 @@ use super::Connection;
 use super::client::Client;
 use super::failure::Failure;
 use super::output::{print_json, say};
-use super::run::topology_roles;
+use super::roles::topology_roles;
 use crate::error::{ErrorCode, Page};
 use crate::event::Id;
 use crate::node::clock::Clock;

@@ -16,6 +16,7 @@ mod recover;
 mod replay;
 mod upkeep;
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::bus::{AckToken, Delivery};
-use crate::event::{DecodeError, Event, Id, Ts, decode, ids};
+use crate::event::{DecodeError, Event, Id, Site, Ts, decode, ids};
 use crate::node::figures::RuleTally;
 use crate::node::transfer::IMPORTED;
 use crate::role::{Command, HandlerError, Input, Mode, Rejection, Role, Timer};
@@ -211,6 +212,11 @@ impl Engine {
     pub fn reload(&mut self, role: Box<dyn Role>, settings: Settings) {
         self.role = role;
         self.settings = settings;
+    }
+
+    /// Makes what these sites lack the role for (DESIGN 8, Home); between steps.
+    pub fn stand_in_for(&mut self, sites: BTreeSet<Site>) {
+        self.store.stand_in_for(sites);
     }
 
     /// What happened so far.

@@ -73,7 +73,7 @@ impl IncidentRole {
     fn change(&mut self, tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
         let body: Change = command.parse()?;
         let mut incident = find(tx, body.incident_id)?;
-        tx.correlate(incident.incident_id);
+        tx.correlate(incident.incident_id)?;
         if command.name == "incident.rate" {
             return rate(tx, command, &incident, &body);
         }

@@ -131,7 +131,7 @@ impl NewIncident {
         client_request_id: Option<&str>,
     ) -> Result<Incident, HandlerError> {
         let incident_id = tx.new_id();
-        tx.correlate(incident_id);
+        tx.correlate(incident_id)?;
         // Sealed locations are for the district that can open them; 0, 0 says that the area is not known.
         let area = self
             .location

@@ -190,7 +190,7 @@ impl IncidentRole {
         let Some(mut incident) = incident else {
             return Ok(());
         };
-        tx.correlate(incident.incident_id);
+        tx.correlate(incident.incident_id)?;
         use IncidentStatus as S;
         match (timer.kind.as_str(), incident.status) {
             (ARRIVAL, S::VendorAssigned | S::VendorEnRoute) => {
@@ -229,6 +229,10 @@ fn on_exhausted(tx: &mut Tx<'_>, exhausted: &MatchExhausted) -> Result<(), Handl
 }
 
 fn on_requested(tx: &mut Tx<'_>, requested: &IncidentRequested) -> Result<(), HandlerError> {
+    // A call's incident is made where the call was taken, or by who does it for that site (DESIGN 8).
+    if !tx.creates()? {
+        return Ok(());
+    }
     let existing: Option<i64> = tx.value(
         "SELECT 1 FROM incident WHERE call_id = ?1",
         params![requested.call_id.to_string()],

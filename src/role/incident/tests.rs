@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use super::IncidentRole;
 use crate::event::{
-    Actor, ArrivalMeters, Count1, ErasureReason, ExhaustReason, Id, MatchExhausted, Miles,
-    NonNegative, OfferAccepted, Personal, Point, UserDataDeleted, VendorArrived, ids,
+    Actor, ArrivalMeters, Count1, E164, ErasureReason, Event, ExhaustReason, Id, IncidentRequested,
+    IncidentType, MatchExhausted, Miles, NonNegative, OfferAccepted, Payer, Personal, Place, Point,
+    Priority, UserDataDeleted, VendorArrived, ids,
 };
 use crate::role::permission::Caller;
 use crate::role::testing::{Bench, code, types};
@@ -395,4 +396,37 @@ fn media_go_with_the_person_who_brought_them_or_after_90_days() {
     }
     let days = (bench.now.ms() - begun.ms()) / 86_400_000;
     assert_eq!(days, 90);
+}
+
+#[test]
+fn a_call_at_another_site_makes_an_incident_here_only_for_a_site_that_lacks_the_role() {
+    let mut bench = bench();
+    let requested = IncidentRequested {
+        call_id: id(20),
+        driver_id: id(1),
+        company_id: None,
+        incident_type: IncidentType::Tire,
+        priority: Priority::Normal,
+        location: Personal::plain(Place::at(Point {
+            lat: 40.7,
+            lon: -74.0,
+        })),
+        phone: Personal::plain(E164::new("+15551234567").expect("valid")),
+        description: None,
+        payer_type: Payer::DriverIc,
+        requested_by: Actor::System("telephony".to_owned()),
+        requested_at: crate::event::Ts::from_ms(1),
+    };
+    let elsewhere = |bench: &mut Bench<IncidentRole>| {
+        let received = bench.foreign("depot-a", &requested);
+        bench.deliver(received).expect("handled")
+    };
+    assert!(elsewhere(&mut bench).is_empty(), "the depot's role made it");
+    bench.stand_in_for(&["depot-b"]);
+    assert!(elsewhere(&mut bench).is_empty());
+    bench.stand_in_for(&["depot-a"]);
+    let events = elsewhere(&mut bench);
+    assert_eq!(types(&events), ["IncidentCreated"]);
+    let home = |event: &Event| event.home.as_ref().map(|home| home.as_str().to_owned());
+    assert_eq!(home(&events[0]), Some("depot-a".to_owned()));
 }

@@ -83,7 +83,7 @@ impl MatchRole {
     fn accept(&mut self, tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
         let body: Answer = command.parse()?;
         let mut offer = find_offer(tx, body.offer_id)?;
-        tx.correlate(offer.incident_id);
+        tx.correlate(offer.incident_id)?;
         if offer.status == OfferStatus::Accepted {
             // The winner's repeat after a lost reply: ownership was checked, so it is he.
             return Ok(tx.reply(&offer)?);
@@ -114,7 +114,7 @@ impl MatchRole {
     fn decline(&mut self, tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
         let body: Answer = command.parse()?;
         let mut offer = find_offer(tx, body.offer_id)?;
-        tx.correlate(offer.incident_id);
+        tx.correlate(offer.incident_id)?;
         refuse_unless_open(tx, &offer)?;
         offer.responded_at = Some(tx.now());
         end_offer(tx, &mut offer, OfferStatus::Declined)?;
@@ -139,7 +139,7 @@ impl MatchRole {
     fn assign(&mut self, tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
         let body: Assign = command.parse()?;
         let mut case = find_case(tx, body.incident_id)?;
-        tx.correlate(case.incident_id);
+        tx.correlate(case.incident_id)?;
         if !matches!(case.status, CaseStatus::Matching | CaseStatus::Exhausted) {
             return refuse(
                 Code::InvalidTransition,

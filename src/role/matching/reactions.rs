@@ -49,8 +49,8 @@ impl MatchRole {
         created: &IncidentCreated,
         too_old: bool,
     ) -> Result<(), HandlerError> {
-        // The home site makes the case (DESIGN 8); an incident that came here from elsewhere has one there.
-        if tx.home() != tx.site() || MatchCase::find(tx, created.incident_id)?.is_some() {
+        // Whoever is not to make the case (DESIGN 8, home) has none: an incident that came here from elsewhere has one there.
+        if !tx.creates()? || MatchCase::find(tx, created.incident_id)?.is_some() {
             return Ok(());
         }
         let mut case = MatchCase {
@@ -98,7 +98,7 @@ impl MatchRole {
         let cycle = requested.cycle.get();
         let mut case = match MatchCase::find(tx, requested.incident_id)? {
             Some(case) => case,
-            None if tx.home() != tx.site() => return Ok(()),
+            None if !tx.creates()? => return Ok(()),
             // It says all that IncidentCreated says; when that one comes, the case is there.
             None => MatchCase {
                 incident_id: requested.incident_id,
@@ -154,7 +154,7 @@ impl MatchRole {
         let Some(mut offer) = offer.filter(|offer| offer.status == OfferStatus::Pending) else {
             return Ok(());
         };
-        tx.correlate(offer.incident_id);
+        tx.correlate(offer.incident_id)?;
         end_offer(tx, &mut offer, OfferStatus::Expired)?;
         tx.emit(&OfferExpired {
             offer_id: offer.offer_id,

@@ -23,8 +23,8 @@ pub(super) fn on_event(
     if DIRECTORY.contains(&known.detail_type()) {
         return keep_directory(tx, known);
     }
-    // The home site tells (DESIGN 8); and of some things nobody is told.
-    if SILENT.contains(&known.detail_type()) || tx.home() != tx.site() {
+    // The home site tells, or who does it for that one (DESIGN 8); and of some things nobody is told.
+    if SILENT.contains(&known.detail_type()) || !tx.creates()? {
         return Ok(());
     }
     let now = tx.now();

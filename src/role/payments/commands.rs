@@ -176,7 +176,7 @@ fn process(
 ) -> Result<(), HandlerError> {
     let body: Move = command.parse()?;
     let mut payment = find(tx, body.payment_id)?;
-    tx.correlate(payment.incident_id);
+    tx.correlate(payment.incident_id)?;
     expect_version(&payment, body.expected_version)?;
     if payment.status == PaymentStatus::Processing && payment.awaiting_provider {
         payment.awaiting_provider = false;
@@ -194,7 +194,7 @@ fn process(
 fn retry(tx: &mut Tx<'_>, options: &PaymentOptions, command: &Command) -> Result<(), HandlerError> {
     let body: Move = command.parse()?;
     let mut payment = find(tx, body.payment_id)?;
-    tx.correlate(payment.incident_id);
+    tx.correlate(payment.incident_id)?;
     expect_version(&payment, body.expected_version)?;
     if payment.status != PaymentStatus::Failed {
         let message = format!("a {} payment is not retried", payment.status.as_str());
@@ -211,7 +211,7 @@ fn retry(tx: &mut Tx<'_>, options: &PaymentOptions, command: &Command) -> Result
 fn settle(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     let body: Settle = command.parse()?;
     let mut payment = find(tx, body.payment_id)?;
-    tx.correlate(payment.incident_id);
+    tx.correlate(payment.incident_id)?;
     expect_version(&payment, body.expected_version)?;
     if payment.status != PaymentStatus::Processing {
         step(&mut payment, PaymentStatus::Completed)?;

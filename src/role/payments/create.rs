@@ -74,8 +74,8 @@ pub(super) fn on_work(
     options: &PaymentOptions,
     work: &WorkCompleted,
 ) -> Result<(), HandlerError> {
-    // The home site makes the payment (DESIGN 8); work that came here from elsewhere has one there.
-    if tx.home() != tx.site() {
+    // The home site makes the payment, or who does it for that one (DESIGN 8); other work has one there.
+    if !tx.creates()? {
         return Ok(());
     }
     let first = tx.execute(
@@ -139,7 +139,7 @@ fn priced(work: &WorkCompleted, pricing: &Pricing) -> Vec<LineItem> {
 
 /// Records, scores and tells, in one transaction.
 pub(super) fn make(tx: &mut Tx<'_>, new: New, by: &By) -> Result<Payment, HandlerError> {
-    tx.correlate(new.incident_id);
+    tx.correlate(new.incident_id)?;
     let now = tx.now();
     let scored = scored(tx, &new)?;
     let flagged = scored.flagged();

@@ -57,7 +57,7 @@ pub(super) struct Reject {
 pub(super) fn review(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     let body: Review = command.parse()?;
     let mut payment = find(tx, body.payment_id)?;
-    tx.correlate(payment.incident_id);
+    tx.correlate(payment.incident_id)?;
     expect_version(&payment, body.expected_version)?;
     if payment.status != PaymentStatus::PendingApproval || !payment.flagged {
         let message = "only a flagged payment that is pending approval is reviewed";
@@ -88,7 +88,7 @@ pub(super) fn review(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
 pub(super) fn approve(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     let body: Approve = command.parse()?;
     let mut payment = find(tx, body.payment_id)?;
-    tx.correlate(payment.incident_id);
+    tx.correlate(payment.incident_id)?;
     let approved = !matches!(
         payment.status,
         PaymentStatus::PendingApproval | PaymentStatus::Rejected
@@ -116,7 +116,7 @@ pub(super) fn approve(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerE
 pub(super) fn reject(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     let body: Reject = command.parse()?;
     let mut payment = find(tx, body.payment_id)?;
-    tx.correlate(payment.incident_id);
+    tx.correlate(payment.incident_id)?;
     expect_version(&payment, body.expected_version)?;
     let note = body.note.map(Personal::plain);
     no(tx, &mut payment, &by(command), body.reason, note)?;

@@ -138,7 +138,7 @@ pub(super) fn on_timer(
     let Some(mut payment) = payment else {
         return Ok(());
     };
-    tx.correlate(payment.incident_id);
+    tx.correlate(payment.incident_id)?;
     match (timer.kind.as_str(), payment.status) {
         (SUBMIT, PaymentStatus::Approved) => submit(tx, options, &mut payment, &By::us()),
         (SUBMIT, PaymentStatus::Processing) => {
@@ -241,7 +241,7 @@ pub(super) fn on_effect(
     let Some(mut payment) = Payment::find(tx, id)? else {
         return Ok(());
     };
-    tx.correlate(payment.incident_id);
+    tx.correlate(payment.incident_id)?;
     let about_refund = result.kind == REFUND || result.request["what"] == REFUND;
     if about_refund {
         return refund::on_result(tx, options, &mut payment, result);

@@ -35,7 +35,7 @@ pub(super) fn ask(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError
     let body: Ask = command.parse()?;
     let mut payment = find(tx, body.payment_id)?;
     expect_version(&payment, body.expected_version)?;
-    tx.correlate(payment.incident_id);
+    tx.correlate(payment.incident_id)?;
     if payment.status != PaymentStatus::Completed {
         step(&mut payment, PaymentStatus::Refunded)?;
     }

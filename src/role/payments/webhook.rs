@@ -91,7 +91,7 @@ fn apply(tx: &mut Tx<'_>, event: &ProviderEvent) -> Result<(), HandlerError> {
     let Some(mut payment) = payment_of(tx, object)? else {
         return Ok(());
     };
-    tx.correlate(payment.incident_id);
+    tx.correlate(payment.incident_id)?;
     let at = event
         .created
         .map_or(tx.now(), |secs| Ts::from_ms(secs.saturating_mul(1000)));

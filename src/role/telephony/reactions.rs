@@ -93,7 +93,7 @@ fn link(tx: &mut Tx<'_>, created: &IncidentCreated) -> Result<(), HandlerError> 
     if call.incident_id.is_some() {
         return Ok(());
     }
-    tx.correlate(created.incident_id);
+    tx.correlate(created.incident_id)?;
     call.incident_id = Some(created.incident_id);
     Ok(call.save(tx)?)
 }

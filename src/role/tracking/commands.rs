@@ -49,7 +49,7 @@ pub(super) fn run(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError
         "tracking.stop" => {
             let body: Named = command.parse()?;
             let mut session = find(tx, body.session_id, body.incident_id)?;
-            tx.correlate(session.incident_id);
+            tx.correlate(session.incident_id)?;
             refuse_unless_open(&session)?;
             stop(
                 tx,
@@ -124,7 +124,7 @@ fn report(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     }
     let mut session = TrackingSession::find(tx, body.session_id)?
         .ok_or_else(|| Rejection::new(Code::NotFound, "there is no such tracking session"))?;
-    tx.correlate(session.incident_id);
+    tx.correlate(session.incident_id)?;
     refuse_unless_open(&session)?;
     // In order of recording, so that a report after a gap is one drive and not a jump to its newest fix.
     fixes.sort_by(|a, b| {

@@ -38,9 +38,8 @@ pub(super) fn on_event(tx: &mut Tx<'_>, received: &Received) -> Result<(), Handl
 }
 
 fn on_assigned(tx: &mut Tx<'_>, assigned: &IncidentAssigned) -> Result<(), HandlerError> {
-    // The home site opens the session (DESIGN 8).
-    let elsewhere = tx.home() != tx.site();
-    if elsewhere
+    // The home site opens the session, or who does it for that one (DESIGN 8).
+    if !tx.creates()?
         || end_seen(tx, assigned.incident_id, assigned.offer_id)?
         || TrackingSession::of_offer(tx, assigned.offer_id)?.is_some()
     {

@@ -126,11 +126,13 @@ async fn any_server_of_a_hub_of_three_dies_under_load_and_nothing_is_lost() {
             bus: bus.clone(),
             site: "hub".to_owned(),
             base: 0,
+            elsewhere: None,
         },
         Teller {
             bus: at_depot.clone(),
             site: "depot-a".to_owned(),
             base: 300,
+            elsewhere: None,
         },
     ];
     // Before the link has carried anything both ways a death can cost a new depot its first events (docs/sites.md).

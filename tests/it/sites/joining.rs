@@ -7,7 +7,7 @@ use super::{Sites, add, publish};
 use crate::support::eventually;
 use roadcall::bus::jetstream::JetStream;
 
-async fn arrives(bus: &JetStream, origin: &str, id: &str) {
+pub(super) async fn arrives(bus: &JetStream, origin: &str, id: &str) {
     eventually(&format!("event {id} of {origin} arrives"), || async {
         let ids = ids_of(bus, origin).await?;
         ids.iter().any(|found| found == id).then_some(())

@@ -11,6 +11,7 @@ use super::{Sites, publish};
 use crate::support::eventually_within;
 use roadcall::bus::jetstream::JetStream;
 use roadcall::bus::{Bus, EVENTS};
+use roadcall::config::{Loaded, Sources};
 
 /// A driver's account of its own: an event that a role made, and numbered.
 pub fn account(place: &Place, n: u32) {
@@ -134,6 +135,36 @@ async fn a_site_that_everything_came_from_says_what_it_runs_and_has_no_gap() {
     assert_eq!(above[0]["linked"], json!(true), "{above}");
     let (code, _, words) = sites.hub.run(&["site", "status", "depot-z"]);
     assert_eq!(code, Some(1), "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_depot_tells_of_the_configuration_that_it_took_over_while_it_ran() {
+    let sites = two().await;
+    let depot = &sites.depots[0];
+    let file = depot.dir.join("roadcall.toml");
+    let digest = || {
+        let files = vec![file.clone()];
+        let loaded = Loaded::load(&Sources {
+            files,
+            ..Sources::default()
+        });
+        json!(loaded.expect("sound").config.digest())
+    };
+    let before = digest();
+    row(&sites.hub, "depot-a", "its report", |row| {
+        row["configDigest"] == before
+    })
+    .await;
+    let text = std::fs::read_to_string(&file).expect("read");
+    let changed = text.replace("retry_delay = '300ms'", "retry_delay = '400ms'");
+    std::fs::write(&file, changed).expect("written");
+    let after = digest();
+    assert_ne!(before, after);
+    depot.hang_up();
+    row(&sites.hub, "depot-a", "its next report", |row| {
+        row["configDigest"] == after
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,7 @@ mod attacks;
 mod by_hand;
 mod cluster;
 mod cuts;
+mod homes;
 mod joining;
 mod ledger;
 mod place;
@@ -113,6 +114,7 @@ impl Sites {
             bus,
             site,
             base: 300 * at as u64,
+            elsewhere: None,
         };
         all.enumerate().map(teller).collect()
     }

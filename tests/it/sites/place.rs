@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{eventually_within, free_port, nats_server};
 use roadcall::bus::jetstream::{Config, Form, JetStream};
-use roadcall::bus::{Bus, DLQ, EVENTS};
+use roadcall::bus::{Bus, DLQ, EVENTS, Error};
 use roadcall::role::RoleName;
 
 /// Seconds that anything may take while several sites share a small machine.
@@ -130,6 +130,13 @@ impl Place {
         }
     }
 
+    /// Lets it read its configuration again.
+    pub fn hang_up(&self) {
+        let child = self.child.as_ref().expect("it runs");
+        let pid = rustix::process::Pid::from_child(child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("signalled");
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
@@ -211,9 +218,10 @@ async fn no_lag(bus: &JetStream) -> Option<bool> {
 pub async fn drained(bus: &JetStream) -> Option<bool> {
     for queue in RoleName::BUILT.iter().filter_map(|role| role.queue()) {
         let state = match bus.queue(queue).await {
-            // The site does not run the role.
-            Err(roadcall::bus::Error::Missing(_)) => continue,
-            state => state.ok()?,
+            Ok(state) => state,
+            // The hub does it for this depot.
+            Err(Error::Missing(_)) => continue,
+            Err(_) => return None,
         };
         if state.pending + state.ack_pending > 0 {
             return Some(false);

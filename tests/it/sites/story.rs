@@ -1,6 +1,7 @@
 //! Breakdowns at one of several sites, from the report to a closed file.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -20,6 +21,8 @@ pub struct Teller {
     pub site: String,
     /// Where its districts begin: sites must not share vendors.
     pub base: u64,
+    /// What the hub does for the site, and the hub.
+    pub elsewhere: Option<(&'static [&'static str], Arc<Teller>)>,
 }
 
 /// The states of a file, in order.
@@ -38,6 +41,21 @@ fn way(status: &Value) -> Option<usize> {
 }
 
 impl Teller {
+    /// Where a role is that does the site's work.
+    fn of_role(&self, role: &str) -> &Self {
+        match &self.elsewhere {
+            Some((roles, hub)) if roles.contains(&role) => hub,
+            _ => self,
+        }
+    }
+
+    /// Whether its site has a role.
+    pub fn runs(&self, role: &str) -> bool {
+        self.elsewhere
+            .as_ref()
+            .is_none_or(|(roles, _)| !roles.contains(&role))
+    }
+
     /// Sends a command until it is answered: the same request id makes a repeat harmless.
     pub async fn call(&self, actor: &str, command: &str, body: &Value) -> Value {
         eventually_within(PATIENCE, command, || async {
@@ -99,15 +117,11 @@ impl Teller {
         let id = self.id("vendor", n);
         let actor = format!("vendor:{id}");
         self.ok(&actor, "vendor.register", profile).await;
-        self.known(
-            "vendor.VendorRegistered",
-            &id.to_string(),
-            "notifications-queue",
-        )
-        .await;
+        self.known("vendor.VendorRegistered", &id.to_string(), "notifications")
+            .await;
         let verify = json!({ "vendorId": id, "backgroundCheckStatus": "approved" });
         self.ok(BOSS, "vendor.verify", verify).await;
-        self.known("vendor.VendorUpdated", &id.to_string(), "match-queue")
+        self.known("vendor.VendorUpdated", &id.to_string(), "match")
             .await;
         actor
     }
@@ -118,18 +132,19 @@ impl Teller {
             "email": format!("p{number}@fleet.example"), "clientRequestId": format!("account-{role}-{number}") });
         let made = self.ok(BOSS, "auth.create_user", body).await;
         let id = made["userId"].as_str().expect("an id").to_owned();
-        self.known("auth.UserRegistered", &id, "notifications-queue")
+        self.known("auth.UserRegistered", &id, "notifications")
             .await;
         id
     }
 
-    /// Waits until a queue has handled the first event of this type about somebody.
-    async fn known(&self, what: &str, who: &str, queue: &str) {
+    /// Waits until a role has handled the first event of this type about somebody.
+    async fn known(&self, what: &str, who: &str, role: &str) {
+        let (bus, queue) = (&self.of_role(role).bus, format!("{role}-queue"));
         let about = format!("roadcall.{}.{what}.{who}", self.site);
         eventually_within(PATIENCE, &format!("{queue} learns of {who}"), || async {
-            let events = self.bus.read(EVENTS, &about, 1, 1, true).await.ok()?;
+            let events = bus.read(EVENTS, &about, 1, 1, true).await.ok()?;
             let seq = events.first()?.seq;
-            let queue = self.bus.queue(queue).await.ok()?;
+            let queue = bus.queue(&queue).await.ok()?;
             let through = queue.ack_floor_seq >= seq || queue.pending + queue.ack_pending == 0;
             through.then_some(())
         })
@@ -148,16 +163,18 @@ impl Teller {
         let made = self.ok(&driver, "incident.create", report).await;
         let incident = made["incidentId"].clone();
         let of = json!({ "incidentId": incident });
+        let matching = self.of_role("match");
         let offer = eventually_within(PATIENCE, "an offer", || async {
-            let offers = self.ok(&vendor, "offer.list", of.clone()).await;
+            let offers = matching.ok(&vendor, "offer.list", of.clone()).await;
             offers["items"].get(0).map(|offer| offer["offerId"].clone())
         })
         .await;
         // Under kills the answer to the first one may be lost; what the file says counts.
-        self.call(&vendor, "offer.accept", &json!({ "offerId": offer }))
+        matching
+            .call(&vendor, "offer.accept", &json!({ "offerId": offer }))
             .await;
         self.work(&incident).await;
-        self.pay(&of).await;
+        self.of_role("payments").pay(&of).await;
         self.reaches(&incident, "closed").await;
         incident.as_str().expect("an id").to_owned()
     }
