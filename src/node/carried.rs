@@ -14,11 +14,13 @@ use serde_json::{Value, json};
 use super::transfer::Record;
 use crate::bus::jetstream::JetStream;
 use crate::bus::links::{HUB, Link, peer_of};
-use crate::bus::{self, EVENTS, TOPOLOGY_BUCKET};
+use crate::bus::{self, Bus, EVENTS, TOPOLOGY_BUCKET};
 use crate::event::Ts;
 
 /// An import that was not heard of for so long broke off.
 const BROKE_OFF_MS: i64 = 600_000;
+/// Messages in one read.
+const PAGE: usize = 1000;
 /// How long a depot may take to set its consumer.
 const SET_MAX: Duration = Duration::from_secs(5);
 
@@ -125,8 +127,11 @@ async fn detach(bus: &JetStream, site: &str, now: Ts) -> Result<Option<Carried>,
         },
         (Some(at), _) => {
             let source = sources.remove(at);
+            // How far the link had brought it: a stick from before then must not set that back.
+            let mut read = info["sources"].as_array().into_iter().flatten();
+            let read = read.find(|source| peer_of(source) == Some(site));
             Carried {
-                seq: 0,
+                seq: read.and_then(|read| read["seq"].as_u64()).unwrap_or(0),
                 transformed: source["subject_transforms"].is_array(),
                 importing_at: Some(now),
             }
@@ -134,10 +139,37 @@ async fn detach(bus: &JetStream, site: &str, now: Ts) -> Result<Option<Carried>,
     };
     // First the word, then the deed: whoever sees the depot unread must see why.
     note(bus, site, &carried).await?;
-    if at.is_some() {
-        bus.api(&format!("STREAM.UPDATE.{EVENTS}"), &config).await?;
+    if at.is_none() {
+        return Ok(Some(carried));
     }
-    Ok(Some(carried))
+    bus.api(&format!("STREAM.UPDATE.{EVENTS}"), &config).await?;
+    // What came in between.
+    let since = info["state"]["last_seq"].as_u64().unwrap_or(0) + 1;
+    let brought = brought(bus, site, since).await?;
+    Ok(Some(Carried {
+        seq: carried.seq.max(brought),
+        ..carried
+    }))
+}
+
+/// The highest sequence in the depot's archive of what the link brought from sequence `from` of this one on.
+async fn brought(bus: &JetStream, site: &str, from: u64) -> Result<u64, bus::Error> {
+    let (filter, mut next, mut highest) = (format!("roadcall.{site}.>"), from, 0);
+    loop {
+        let page = bus.read(EVENTS, &filter, next, PAGE, true).await?;
+        let Some(last) = page.last() else {
+            return Ok(highest);
+        };
+        next = last.seq + 1;
+        // `EVENTS:<hash>:<consumer> <sequence> …`, see `origin`.
+        let seqs = page.iter().filter_map(|stored| {
+            let from = stored.headers.get("Nats-Stream-Source")?;
+            let mut words = from.split(' ');
+            let of_link = words.next()?.starts_with("EVENTS:");
+            words.next().filter(|_| of_link)?.parse::<u64>().ok()
+        });
+        highest = seqs.fold(highest, u64::max);
+    }
 }
 
 /// The source by which the hub reads a depot on, and sets the depot's consumer to where that begins.

@@ -79,6 +79,8 @@ async fn what_was_carried_before_the_link_is_back_does_not_come_again() {
     assert_eq!(again["imported"], json!(0), "{again}");
     account(depot, 9);
     same(&hub, &depots[0]).await;
+    forgotten().await;
+    same(&hub, &depots[0]).await;
     sites.wire.set(Weather::Cut);
     for n in 10..14 {
         account(depot, n);

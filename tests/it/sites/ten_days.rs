@@ -110,6 +110,7 @@ impl Tale {
             bus: at.bus.clone(),
             site: as_site.to_owned(),
             base,
+            elsewhere: None,
         }
     }
 
