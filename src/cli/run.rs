@@ -301,6 +301,9 @@ async fn serve(
                 continue;
             }
             () = tokio::time::sleep(LOOK_FOR_DEPOTS), if depots.is_some() => {
+                if let Some(node) = &node {
+                    node.follow_depots().await;
+                }
                 if let (Some(depots), Some(broker)) = (&mut depots, broker.as_deref_mut()) {
                     depots.look(broker).await;
                 }

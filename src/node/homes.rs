@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::writer::Job;
@@ -32,29 +33,35 @@ pub(super) struct Watch {
     /// What the roles were told last.
     pub(super) depots: Vec<Depot>,
     pub(super) writers: Vec<(RoleName, mpsc::WeakSender<Job>)>,
+    /// What was wrong at the last look, told once.
+    pub(super) told: Option<String>,
+}
+
+/// Looks at the files every second until told to stop.
+pub(super) async fn run(watch: Arc<Mutex<Watch>>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        watch.lock().await.look().await;
+    }
 }
 
 impl Watch {
-    /// Watches until told to stop.
-    pub(super) async fn run(mut self, stop: CancellationToken) {
-        let mut told = None;
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+    /// Reads the files and tells the roles what changed.
+    pub(super) async fn look(&mut self) {
+        let wrong = match depots::read(&self.state_dir) {
+            Ok(found) => {
+                self.take(found).await;
+                None
             }
-            let wrong = match depots::read(&self.state_dir) {
-                Ok(found) => {
-                    self.take(found).await;
-                    None
-                }
-                Err((path, why)) => Some(format!("{}: {why}", path.display())),
-            };
-            if let Some(error) = wrong.as_ref().filter(|_| wrong != told) {
-                tracing::error!(error, "the roles do for depots what they did");
-            }
-            told = wrong;
+            Err((path, why)) => Some(format!("{}: {why}", path.display())),
+        };
+        if let Some(error) = wrong.as_ref().filter(|_| wrong != self.told) {
+            tracing::error!(error, "the roles do for depots what they did");
         }
+        self.told = wrong;
     }
 
     async fn take(&mut self, found: Vec<Depot>) {

@@ -215,6 +215,8 @@ pub struct Node {
     pub rules_outdated: Arc<Notify>,
     /// What its roles say of this process.
     in_force: SharedInForce,
+    /// Of the hub: for which depots its roles make what those lack.
+    homes: Option<Arc<tokio::sync::Mutex<homes::Watch>>>,
     /// Cancelled by whoever wants the site to stop, and by a role that can't go on.
     pub stop: CancellationToken,
 }
@@ -278,6 +280,7 @@ impl Node {
             rules: rules.clone(),
             rules_outdated: Arc::clone(&rules_outdated),
             in_force: Arc::new(Mutex::new(InForce::of(config, Vec::new()))),
+            homes: None,
             stop: CancellationToken::new(),
         };
         let mut waiting = Vec::new();
@@ -298,14 +301,16 @@ impl Node {
         }
         if config.is_hub() {
             let writers = node.started.iter();
-            let watch = homes::Watch {
+            let watch = Arc::new(tokio::sync::Mutex::new(homes::Watch {
                 state_dir: config.site.state_dir.clone(),
                 depots: config.depots.clone(),
                 writers: writers
                     .map(|started| (started.role, started.jobs.downgrade()))
                     .collect(),
-            };
-            tokio::spawn(watch.run(node.stop.clone()));
+                told: None,
+            }));
+            tokio::spawn(homes::run(Arc::clone(&watch), node.stop.clone()));
+            node.homes = Some(watch);
         }
         let watch = Watch {
             bus,
@@ -320,6 +325,14 @@ impl Node {
     /// Tells what is in force from now on, for whoever asks the roles.
     pub fn tell(&self, in_force: InForce) {
         *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = in_force;
+    }
+
+    /// Lets the roles of a hub know at once what the depots' files say: before the archive reads a depot, or what its
+    /// first events ask for would be made by nobody.
+    pub async fn follow_depots(&self) {
+        if let Some(homes) = &self.homes {
+            homes.lock().await.look().await;
+        }
     }
 
     /// What each role has done so far.

@@ -4,25 +4,25 @@
 //! page to the writer; the job's place is in the role's store and moves in the commit that handles the page, so whatever
 //! dies, the job goes on where it was. What it puts into the bucket about its progress is for people who look.
 
+mod running;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::clock::Clock;
-use super::engine::{End, Incoming, ReplayPage, Replayed, SharedRoutes, Work, mode_of};
-use super::filters;
-use super::letter::{self, Letter};
-use super::writer::Job as WriterJob;
-use crate::bus::{
-    self, AckToken, Bus, Delivery, EVENTS, Headers, Outgoing, REPLAYS_STREAM, Stored, StreamState,
-};
-use crate::event::{Actor, DeadReason, Key, ReplayMode, Ts, ids, to_value};
+use self::running::{Running, bounds, page, progress};
+use crate::bus::{self, Bus, EVENTS, Headers, Outgoing, REPLAYS_STREAM, Stored};
+use crate::event::{Actor, DeadReason, Key, ReplayMode, ids};
+use crate::node::clock::Clock;
+use crate::node::engine::{End, ReplayPage, SharedRoutes, Work};
+use crate::node::filters;
+use crate::node::letter::{self, Letter};
+use crate::node::writer::Job as WriterJob;
 use crate::role::audit::job::{Job, Kind, REPLAYS};
 use crate::routing::pattern::Pattern;
 use crate::store::{self, Reader, ReplayRow, ReplayState};
@@ -72,16 +72,6 @@ struct Known {
     jobs: BTreeMap<String, Arc<Job>>,
     read_to: u64,
     exhausted_due_ms: i64,
-}
-
-/// A job on its way.
-struct Running {
-    job: Arc<Job>,
-    pattern: Option<Pattern>,
-    row: ReplayRow,
-    /// By sequence: the letters of the queue when the job was taken up.
-    letters: BTreeMap<u64, Arc<Letter>>,
-    told_at_ms: i64,
 }
 
 impl<B: Bus> Replays<B> {
@@ -429,92 +419,4 @@ impl<B: Bus> Replays<B> {
             None => Ok(()),
         }
     }
-}
-
-impl Running {
-    /// An empty page that moves nothing.
-    fn page(&self, end: Option<End>) -> ReplayPage {
-        let bounds = (self.row.from_seq, self.row.to_seq);
-        page(&self.job, bounds, self.row.next_seq, end)
-    }
-
-    /// The sequences to look at, where not all within the bounds: of a redrive those that have a letter.
-    fn chosen(&self) -> Option<Vec<u64>> {
-        let has_letter = |seq: &u64| self.letters.contains_key(seq);
-        match (self.job.kind, self.job.seqs.is_empty()) {
-            (Kind::Redrive, true) => Some(self.letters.keys().copied().collect()),
-            (Kind::Redrive, false) => {
-                Some(self.job.seqs.iter().copied().filter(has_letter).collect())
-            }
-            (Kind::Replay | Kind::Rebuild, true) => None,
-            (Kind::Replay | Kind::Rebuild, false) => Some(self.job.seqs.clone()),
-        }
-    }
-
-    fn replayed(&self, stored: Stored, stream: &StreamState) -> Replayed {
-        let letter = self.letters.get(&stored.seq).cloned();
-        let delivery = Delivery {
-            stream: stream.identity,
-            seq: stored.seq,
-            subject: stored.subject,
-            headers: stored.headers,
-            body: stored.body,
-            delivered: 0,
-            received_at_ms: stored.received_at_ms,
-            token: AckToken::default(),
-        };
-        Replayed {
-            incoming: Incoming::new(delivery, mode_of(&self.job)),
-            letter,
-        }
-    }
-
-    fn wants(&self, replayed: &Replayed) -> bool {
-        let delivery = &replayed.incoming.delivery;
-        if let Some(entity) = &self.job.entity
-            && letter::entity_token(&delivery.subject) != entity.as_str()
-        {
-            return false;
-        }
-        match (&self.pattern, &replayed.incoming.decoded) {
-            (None, _) => true,
-            (Some(pattern), Ok(event)) => pattern.matches(&to_value(event)),
-            (Some(_), Err(_)) => false,
-        }
-    }
-}
-
-fn page(job: &Arc<Job>, bounds: (u64, u64), next_seq: u64, end: Option<End>) -> ReplayPage {
-    ReplayPage {
-        job: Arc::clone(job),
-        bounds,
-        events: Vec::new(),
-        next_seq,
-        end,
-    }
-}
-
-/// The end is fixed here, at the start.
-fn bounds(job: &Job, state: &StreamState, letters: &BTreeMap<u64, Arc<Letter>>) -> (u64, u64) {
-    let all = job.kind == Kind::Redrive && job.seqs.is_empty();
-    let (first, last) = match (letters.keys().next(), letters.keys().next_back()) {
-        (Some(first), Some(last)) if all => (*first, *last),
-        _ if all => (1, 0),
-        _ => (state.first_seq, state.last_seq),
-    };
-    let from = job.from_seq.unwrap_or(first).max(1);
-    (from, job.to_seq.unwrap_or(last).min(state.last_seq))
-}
-
-/// What `replay status` shows of it.
-fn progress(row: &ReplayRow) -> serde_json::Value {
-    let last_seq = (row.next_seq > row.from_seq).then(|| row.next_seq - 1);
-    json!({
-        "name": row.name, "state": row.state.as_str(), "fromSeq": row.from_seq, "toSeq": row.to_seq,
-        "lastSeq": last_seq, "done": row.next_seq - row.from_seq,
-        "total": (row.to_seq + 1).saturating_sub(row.from_seq), "handled": row.handled,
-        "duplicates": row.duplicates, "filtered": row.filtered, "failed": row.failed,
-        "startedAt": Ts::from_ms(row.started_at_ms), "endedAt": row.ended_at_ms.map(Ts::from_ms),
-        "error": row.error,
-    })
 }
