@@ -24,6 +24,10 @@ pub const CARRY: &str = "CARRY";
 pub const DLQ: &str = "DLQ";
 /// Name of the stream that captures the server's own advisories (DESIGN 6).
 pub const ADVISORIES: &str = "ADVISORIES";
+/// Stream of what the server tells of calls to its API, until the audit role has looked at it.
+pub const API_CALLS: &str = "API_CALLS";
+/// The consumer by which the audit role reads them.
+pub const API_QUEUE: &str = "audit-api-calls";
 /// The durable consumer on [`ADVISORIES`] that the audit role reads: the one queue that is not on `EVENTS`.
 pub const ADVISORY_QUEUE: &str = "audit-advisories";
 /// The stream behind the bucket of replay jobs (DESIGN 6).
@@ -218,6 +222,8 @@ pub struct QueueState {
 pub fn stream_of_queue(queue: &str) -> &'static str {
     if queue == ADVISORY_QUEUE {
         ADVISORIES
+    } else if queue == API_QUEUE {
+        API_CALLS
     } else {
         EVENTS
     }

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::jetstream::JetStream;
 use super::links::{HUB, Link, peer_of};
 use super::{
-    ADVISORIES, ADVISORY_QUEUE, CARRY, DEDUP_WINDOW, DLQ, EVENTS, Error, SNAPSHOTS_BUCKET,
+    ADVISORIES, ADVISORY_QUEUE, API_CALLS, API_QUEUE, CARRY, DEDUP_WINDOW, DLQ, EVENTS, Error,
+    SNAPSHOTS_BUCKET,
 };
 
 /// What a site should have.
@@ -35,6 +36,10 @@ pub struct Desired {
 /// How long what was carried in is kept where it came in: the archive takes it at once, and an import that broke off looks
 /// there for what is on its way.
 const CARRY_MAX_AGE: Duration = Duration::from_secs(86_400);
+
+/// How long and how much of what the server tells of API calls waits for the audit role.
+const API_CALLS_MAX_AGE: Duration = Duration::from_secs(86_400);
+const API_CALLS_MAX_BYTES: u64 = 32 << 20;
 
 /// A queue: a durable pull consumer on `EVENTS`.
 #[derive(Debug, Clone)]
@@ -166,6 +171,7 @@ impl Desired {
             (DLQ, "stream", letters),
             ("KV_REPLAYS", "bucket", bucket("REPLAYS")),
             ("KV_TOPOLOGY", "bucket", bucket("TOPOLOGY")),
+            (API_CALLS, "stream", self.api_calls()),
             (
                 "OBJ_SNAPSHOTS",
                 "bucket",
@@ -185,6 +191,15 @@ impl Desired {
             let bucket = format!("{SNAPSHOTS_BUCKET}_{}", link.peer);
             let config = self.snapshots(&bucket, nanos(self.copies_max_age));
             (format!("OBJ_{bucket}"), "bucket", config)
+        })
+    }
+
+    /// What the server tells of calls to its API, mostly of such as change nothing: in memory, and only until it was looked at.
+    fn api_calls(&self) -> Value {
+        json!({
+            "name": API_CALLS, "subjects": ["$JS.EVENT.ADVISORY.API"], "storage": "memory", "retention": "workqueue",
+            "max_age": nanos(API_CALLS_MAX_AGE), "max_bytes": API_CALLS_MAX_BYTES, "num_replicas": self.replicas,
+            "duplicate_window": nanos(DEDUP_WINDOW), "discard": "old", "allow_direct": true,
         })
     }
 
@@ -213,6 +228,11 @@ impl Desired {
             "replay_policy": "instant", "max_ack_pending": 1000,
         });
         let gives = self.links.iter().filter(|link| !link.gives.is_empty());
+        let api_calls = json!({
+            "durable_name": API_QUEUE, "name": API_QUEUE, "deliver_policy": "all", "ack_policy": "explicit",
+            "ack_wait": nanos(Duration::from_secs(30)), "max_deliver": -1, "replay_policy": "instant",
+            "max_ack_pending": 1000,
+        });
         let links = gives.map(|link| {
             let config = link.given(&self.site, self.replicas);
             (link.consumer(), EVENTS, config)
@@ -221,7 +241,10 @@ impl Desired {
         // still being set up is lost to that peer (docs/sites.md).
         links
             .chain(queues)
-            .chain([(ADVISORY_QUEUE.to_owned(), ADVISORIES, advisories)])
+            .chain([
+                (ADVISORY_QUEUE.to_owned(), ADVISORIES, advisories),
+                (API_QUEUE.to_owned(), API_CALLS, api_calls),
+            ])
             .collect()
     }
 }

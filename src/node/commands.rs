@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot};
 
+use super::audit_notes::Refused;
 use super::clock::Clock;
 use super::figures::Timings;
 use super::writer::{Job, Reply};
@@ -17,10 +18,11 @@ use crate::role::{Code, Command, Entropy, Rejection};
 pub const ACTOR_HEADER: &str = "Roadcall-Actor";
 
 /// Takes requests to the writer until either end closes, and counts how long what got there took.
-pub async fn serve(
+pub(super) async fn serve(
     mut requests: mpsc::Receiver<Request>,
     jobs: mpsc::Sender<Job>,
     timings: Arc<Mutex<Timings>>,
+    refused: mpsc::Sender<Refused>,
     clock: Clock,
 ) {
     while let Some(request) = requests.recv().await {
@@ -28,11 +30,15 @@ pub async fn serve(
         match command(&request, id) {
             Err(rejection) => answer(&request, id, Err(rejection), clock).await,
             Ok(command) => {
+                let refusal = Refused {
+                    actor: command.actor().to_string(),
+                    command: command.name.clone(),
+                };
                 let (asker, reply) = oneshot::channel();
                 if jobs.send(Job::Ask(Box::new(command), asker)).await.is_err() {
                     return;
                 }
-                let timings = Arc::clone(&timings);
+                let (timings, refused) = (Arc::clone(&timings), refused.clone());
                 tokio::spawn(async move {
                     let gone = || {
                         Err(Rejection::new(
@@ -46,6 +52,11 @@ pub async fn serve(
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
                         .record(took);
+                    if matches!(&reply, Err(rejection) if rejection.code == Code::AuthorizationError)
+                        && refused.try_send(refusal).is_err()
+                    {
+                        tracing::warn!("a refused command is not in the ledger: too many wait");
+                    }
                     answer(&request, id, reply, clock).await;
                 });
             }

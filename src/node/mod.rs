@@ -9,8 +9,10 @@
 //! its depots.
 
 pub mod advisories;
+pub mod api_calls;
 pub mod archive;
 pub mod audit;
+mod audit_notes;
 pub mod bench;
 mod carried;
 pub mod catchup;

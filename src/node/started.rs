@@ -27,8 +27,8 @@ use super::snapshot::keeper::{self, Keeper};
 use super::thread::on_thread;
 use super::writer::{Job, Shared, Writer};
 use super::{
-    advisories, catchup, commands, consumer, eventlog, filters, homes, keys, measure, owner,
-    publisher, status,
+    advisories, api_calls, audit_notes, catchup, commands, consumer, eventlog, filters, homes,
+    keys, measure, owner, publisher, status,
 };
 use crate::bus::jetstream::JetStream;
 use crate::bus::jetstream::service::Service;
@@ -87,6 +87,8 @@ impl Started {
                 let run = copier.run(config.audit.alarm_period.0, stop.clone());
                 self.tasks.push(tokio::spawn(run));
             }
+            let calls = api_calls::watch(bus.clone(), jobs(), clock, stop.clone());
+            self.tasks.push(tokio::spawn(calls));
             let fetcher = Fetcher::new(bus.clone(), config, jobs(), clock);
             self.tasks.extend([
                 tokio::spawn(fetcher.run(stop.clone())),
@@ -138,8 +140,12 @@ impl Started {
             .measured(self.gathered.clone())
             .by(Arc::clone(in_force));
         let (jobs, timings) = (self.jobs.clone(), Arc::clone(&self.gathered.commands));
+        let (refused, refusals) = audit_notes::refusals();
+        let stop = self.relay_stop.clone();
+        let bring = audit_notes::bring(bus.clone(), site.clone(), refusals, clock, stop);
         self.tasks.extend([
-            tokio::spawn(commands::serve(commands, jobs, timings, clock)),
+            tokio::spawn(commands::serve(commands, jobs, timings, refused, clock)),
+            tokio::spawn(bring),
             tokio::spawn(status::serve(questions, database, clock)),
             tokio::spawn(keeper.run(wishes)),
         ]);

@@ -126,6 +126,18 @@ mod site {
         pub last_seq: u64,
     }
 
+    /// Where a site's ledger ends: with it in the archive, rows before it can't be written anew unseen.
+    #[derive(
+        Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+    )]
+    #[serde(rename_all = "camelCase")]
+    pub struct LedgerReport {
+        /// The last row.
+        pub seq: u64,
+        /// Its hash.
+        pub hash: Text<64>,
+    }
+
     /// How many events a role has made, and which of them the archive still has.
     #[derive(
         Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
@@ -155,6 +167,7 @@ mod site {
             #[serde(skip_serializing_if = "Option::is_none")] program_version: Option<Text<64>>,
             #[serde(skip_serializing_if = "Option::is_none")] archive: Option<ArchiveReport>,
             #[serde(skip_serializing_if = "Option::is_none")] producers: Option<List<ProducerReport, 0, 64>>,
+            #[serde(skip_serializing_if = "Option::is_none")] ledger: Option<LedgerReport>,
         }
     }
 }

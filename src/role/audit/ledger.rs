@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::event::{Event, Known, Source, Ts};
-use crate::role::{Command, HandlerError, Rejection};
+use crate::event::{Event, Known, LedgerReport, List, Source, Text, Ts};
+use crate::role::{Command, HandlerError, NoBody, Rejection};
 use crate::store::{Error, Tx, params};
 
 /// The rows and the head.
@@ -154,6 +154,57 @@ pub(super) fn command(tx: &mut Tx<'_>, command: &Command, subject: &str) -> Resu
         actor.push_str(&format!(" by operator:{operator}"));
     }
     append(tx, actor, &command.name, subject.to_owned(), None)
+}
+
+/// The command by which the node tells what no event says.
+pub const NOTE: &str = "ledger.note";
+
+/// What somebody did that no event tells of: a call to JetStream's API that changed something, a command that was refused.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "LedgerNote")]
+pub struct Note {
+    /// Whoever says it twice is heard once.
+    pub id: Text<128>,
+    /// Who.
+    pub actor: Text<128>,
+    /// What.
+    pub action: Text<128>,
+    /// What it was about.
+    pub subject: Text<256>,
+}
+
+/// The body of `ledger.note`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "LedgerNotes")]
+pub struct Notes {
+    /// In their order.
+    pub notes: List<Note, 1, 100>,
+}
+
+/// `ledger.note`.
+pub(super) fn note(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
+    let Notes { notes } = command.parse()?;
+    for note in notes.get() {
+        let subject = note.subject.to_string();
+        let id = Some(note.id.to_string());
+        append(
+            tx,
+            note.actor.to_string(),
+            note.action.as_str(),
+            subject,
+            id,
+        )?;
+    }
+    tx.reply(&NoBody {}).map_err(Into::into)
+}
+
+/// Where the ledger ends, for the archive; nothing before its first row.
+pub(super) fn anchor(tx: &Tx<'_>) -> Result<Option<LedgerReport>, Error> {
+    let (seq, hash) = head(tx)?;
+    let hash = Text::lossy(&hash);
+    Ok((seq > 0).then_some(LedgerReport { seq, hash }))
 }
 
 fn append(

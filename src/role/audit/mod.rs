@@ -3,7 +3,7 @@
 
 mod dlq;
 pub mod job;
-mod ledger;
+pub mod ledger;
 mod log;
 pub mod measures;
 mod publish;
@@ -97,6 +97,8 @@ impl Role for AuditRole {
             command::<NoBody>("site.list", false).answers::<Page<sync::Standing>>(),
             CommandSpec::new::<NoBody>(sync::LEDGER, Permission::OpsMeasure, false)
                 .answers::<Page<sync::Standing>>(),
+            CommandSpec::new::<ledger::Notes>(ledger::NOTE, Permission::OpsMeasure, true)
+                .answers::<NoBody>(),
             CommandSpec::new::<recount::Recount>(recount::RECOUNT, Permission::OpsMeasure, true)
                 .answers::<NoBody>(),
             CommandSpec::new::<sites::Report>(sites::REPORT, Permission::OpsMeasure, true)
@@ -196,6 +198,7 @@ fn asked(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
         sites::REPORT => sites::report(tx, command),
         "site.list" | sync::LEDGER => sync::list(tx, command),
         recount::RECOUNT => recount::recount(tx, command),
+        ledger::NOTE => ledger::note(tx, command),
         other => Err(Rejection::new(Code::NotFound, format!("no command {other}")).into()),
     }
 }

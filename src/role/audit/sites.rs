@@ -5,7 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{recount, sync};
+use super::{ledger, recount, sync};
 use crate::event::{ArchiveReport, Key, List, ProducerReport, QueueReport, SiteReported, Text};
 use crate::role::{Command, HandlerError, NoBody, Rejection};
 use crate::store::Tx;
@@ -52,6 +52,7 @@ pub(super) fn report(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
         queues: report.queues,
         archive: Some(report.archive),
         producers: Some(report.producers),
+        ledger: ledger::anchor(tx)?,
     };
     let last = sync::last(tx, &site)?;
     let old = last.is_none_or(|(at_ms, last)| {

@@ -357,6 +357,7 @@ pub(super) mod tests {
                 last_seq: 500,
             }),
             producers: Some(List::new(vec![producer]).expect("allowed")),
+            ledger: None,
         }
     }
 

@@ -92,7 +92,7 @@ async fn expire(bus: &JetStream) {
 }
 
 /// Sites whose alarms, and with them their reports, are looked at each second.
-fn each_second(place: &Place) {
+pub fn each_second(place: &Place) {
     let file = place.dir.join("roadcall.toml");
     let text = std::fs::read_to_string(&file).expect("read");
     std::fs::write(&file, format!("{text}[audit]\nalarm_period = '1s'\n")).expect("written");

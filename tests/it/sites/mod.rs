@@ -2,6 +2,7 @@
 
 mod attacks;
 mod by_hand;
+mod chain;
 mod cluster;
 mod cuts;
 mod homes;
