@@ -352,15 +352,33 @@ async fn a_running_role_takes_them_by_its_schedule() {
         (of(RoleName::Vendor), of(RoleName::Auth))
     };
     assert_eq!(newest().await, (None, None));
-    for round in 1..=5 {
+    for round in 1..=5_u64 {
+        let mut headers = roadcall::bus::Headers::default();
+        headers.push("Roadcall-Actor", "operator:test");
+        let body = json!({ "role": "driver", "phone": format!("+1888000000{round}"), "name": "D",
+            "email": format!("d{round}@fleet.example") });
+        let body = body.to_string().into_bytes();
+        let made = bus.call(
+            "hub",
+            "auth.create_user",
+            &headers,
+            body,
+            Duration::from_secs(10),
+        );
+        assert_eq!(made.await.expect("answered").error_code, None);
         // The longest span between two, and a bit.
         hand.fetch_add(4_000_000, Ordering::SeqCst);
-        eventually("a snapshot of each", || async {
-            (newest().await == (Some(round), Some(round))).then_some(())
+        eventually("a snapshot of what changed", || async {
+            (newest().await.1 == Some(round)).then_some(())
         })
         .await;
     }
-    assert_eq!(snapshot::list(&bus).await.expect("read").len(), 6);
+    // The other one's database did not change, or only by what the engine tidies up in it.
+    let of =
+        |found: &[snapshot::Snapshot], role| found.iter().filter(|one| one.role == role).count();
+    let found = snapshot::list(&bus).await.expect("read");
+    assert_eq!(of(&found, RoleName::Auth), 3);
+    assert!((1..3).contains(&of(&found, RoleName::Vendor)), "{found:?}");
     node.shutdown(Duration::from_secs(10))
         .await
         .expect("stopped");
