@@ -4,8 +4,57 @@
 //! The lists allow what durable sourcing needs in both directions and questions of the hub to the depot's roles, nothing
 //! else. What is missing from them fails without a word on either side, so they are exact, and tests try them.
 
+use std::path::{Path, PathBuf};
+
+/// The hub's authorities, in a depot's store.
+pub(super) const CA_FILE: &str = "hub-ca.pem";
+
 /// The account that everything of Roadcall is in.
 pub(super) const ACCOUNT: &str = "RC";
+
+/// What this broker proves itself with (PEM files).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// Its certificate.
+    pub cert_file: PathBuf,
+    /// The key.
+    pub key_file: PathBuf,
+    /// The authorities that other servers of the cluster are to be signed by.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The oldest TLS that is spoken.
+const TLS_MIN: &str = "min_version: \"1.3\"";
+
+impl Proof {
+    fn files(&self) -> String {
+        let path = |path: &Path| quoted(&path.display().to_string());
+        format!(
+            "cert_file: {}, key_file: {}, {TLS_MIN}",
+            path(&self.cert_file),
+            path(&self.key_file)
+        )
+    }
+
+    /// For those who connect as clients.
+    pub(super) fn clients(&self) -> String {
+        format!("tls {{ {} }}\n", self.files())
+    }
+
+    /// For depots: nothing is said before the handshake.
+    fn leafs(&self) -> String {
+        format!(", tls {{ {}, handshake_first: true }}", self.files())
+    }
+
+    /// For the cluster: both sides prove themselves.
+    fn cluster(&self) -> String {
+        let ca = self.ca_file.as_ref().map_or_else(String::new, |ca| {
+            let ca = quoted(&ca.display().to_string());
+            format!(", ca_file: {ca}, verify: true")
+        });
+        format!(", tls {{ {}{ca} }}", self.files())
+    }
+}
 
 /// What this broker is linked to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,6 +67,8 @@ pub struct Links {
     pub leafs: Vec<Leaf>,
     /// The other servers of a hub that is a cluster.
     pub cluster: Option<Cluster>,
+    /// With what the hub proves itself; nothing for links in the clear.
+    pub proof: Option<Proof>,
 }
 
 impl Links {
@@ -37,6 +88,8 @@ pub struct Remote {
     pub user: String,
     /// Its password.
     pub password: String,
+    /// The authorities that the hub's certificate is to be signed by, as PEM text; nothing for a link in the clear.
+    pub ca: Option<String>,
 }
 
 impl std::fmt::Debug for Remote {
@@ -140,20 +193,28 @@ fn closed_to_hub(site: &str) -> impl Iterator<Item = String> {
 }
 
 /// The block `leafnodes`; empty where there is no link.
-pub(super) fn leafnodes(site: &str, links: &Links) -> String {
+pub(super) fn leafnodes(site: &str, links: &Links, store_dir: &Path) -> String {
     let mut parts = Vec::new();
     if let Some(listen) = &links.leaf_listen {
         // Not advertised: depots would go past a proxy straight to an address that they may not reach (BROKER 0 K).
-        parts.push(format!("listen: {}, no_advertise: true", quoted(listen)));
+        let tls = links.proof.as_ref().map_or_else(String::new, Proof::leafs);
+        parts.push(format!(
+            "listen: {}, no_advertise: true{tls}",
+            quoted(listen)
+        ));
     }
     if let Some(hub) = &links.hub {
         let urls = hub.urls.iter().map(|url| with_user(url, hub));
         // The server waits that long between attempts and adds up to a second by chance, so that depots that lost the hub
         // together do not come back together.
         parts.push(format!(
-            "reconnect: \"1s\", remotes: [{{ urls: {}, account: {ACCOUNT}, deny_imports: {} }}]",
+            "reconnect: \"1s\", remotes: [{{ urls: {}, account: {ACCOUNT}, deny_imports: {}{} }}]",
             list(urls),
-            list(closed_to_hub(site))
+            list(closed_to_hub(site)),
+            hub.ca.as_ref().map_or_else(String::new, |_| {
+                let ca = quoted(&store_dir.join(CA_FILE).display().to_string());
+                format!(", tls {{ ca_file: {ca}, {TLS_MIN}, handshake_first: true }}")
+            })
         ));
     }
     match parts.is_empty() {
@@ -172,9 +233,13 @@ fn with_user(url: &str, hub: &Remote) -> String {
 pub(super) fn cluster(links: &Links) -> String {
     links.cluster.as_ref().map_or_else(String::new, |cluster| {
         format!(
-            "cluster {{ name: \"hub\", listen: {}, routes: {} }}\n",
+            "cluster {{ name: \"hub\", listen: {}, routes: {}{} }}\n",
             quoted(&cluster.listen),
-            list(cluster.routes.iter().cloned())
+            list(cluster.routes.iter().cloned()),
+            links
+                .proof
+                .as_ref()
+                .map_or_else(String::new, Proof::cluster)
         )
     })
 }

@@ -5,6 +5,7 @@ mod leftover;
 mod links;
 pub mod monitor;
 mod settings;
+mod tls;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -18,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-pub use links::{Cluster, Leaf, Links, Remote};
+pub use links::{Cluster, Leaf, Links, Proof, Remote};
 use settings::Listening;
 
 /// Oldest nats-server that one site runs on.
@@ -389,11 +390,18 @@ fn spawn(binary: &Path, config: &Path, last_words: &LastWords) -> Result<Child, 
         let last_words = last_words.clone();
         tokio::spawn(async move {
             let mut lines = BufReader::new(stderr).lines();
+            let mut told = "";
             while let Ok(Some(line)) = lines.next_line().await {
                 if line.contains("[FTL]") {
                     last_words.set(&line);
                 }
-                if line.contains("[ERR]") || line.contains("[FTL]") {
+                if let Some((what, help)) = tls::trouble(&line) {
+                    // Each try of a link says it again.
+                    if told != what {
+                        tracing::error!(what, help, broker = line, "a link is refused");
+                        told = what;
+                    }
+                } else if line.contains("[ERR]") || line.contains("[FTL]") {
                     tracing::error!(broker = line, "nats-server says");
                 } else if line.contains("[WRN]") {
                     tracing::warn!(broker = line, "nats-server says");

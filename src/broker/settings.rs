@@ -1,6 +1,7 @@
 //! The configuration of the nats-server that we run, as a file in its store.
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -38,6 +39,15 @@ impl Settings {
             path: self.file.clone(),
             message: error.to_string(),
         };
+        if let Some(ca) = self
+            .options
+            .links
+            .hub
+            .as_ref()
+            .and_then(|hub| hub.ca.as_ref())
+        {
+            std::fs::write(self.options.store_dir.join(links::CA_FILE), ca).map_err(fail)?;
+        }
         let half = self.file.with_extension("conf.new");
         let mut file = std::fs::File::options()
             .create(true)
@@ -83,12 +93,17 @@ impl Settings {
             let password = quoted(password);
             format!("  SYS {{ users: [{{ user: {SYSTEM_USER}, password: {password} }}] }}\n")
         });
+        // On this machine alone nothing leaves the box.
+        let here =
+            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|host| host.is_loopback());
+        let tls = links.proof.as_ref().filter(|_| !here);
+        let tls = tls.map_or_else(String::new, links::Proof::clients);
         // Whoever reaches the listener, which is on this machine unless a file says otherwise, is the user `app`: it is the
         // account that keeps depots, who come in by another door, apart from it.
         format!(
             "# Written by roadcall; changes here are lost.\nserver_name: {}\nlisten: \"{host}:{port}\"\n\
              http: \"{monitor_host}:{monitor_port}\"\npid_file: {}\nping_interval: \"10s\"\nping_max: 2\nmax_payload: 1MB\n\
-             {flags}jetstream {{ store_dir: {}, domain: {}, sync_interval: \"{sync_interval}\", \
+             {flags}{tls}jetstream {{ store_dir: {}, domain: {}, sync_interval: \"{sync_interval}\", \
              max_file_store: {max_file_store_bytes} }}\n\
              accounts {{\n{system}  {ACCOUNT} {{ jetstream: enabled, users: [\n  {}\n  ] }}\n}}\n{}no_auth_user: app\n{}{}",
             quoted(server_name),
@@ -102,7 +117,7 @@ impl Settings {
                 "system_account: SYS\n"
             },
             links::cluster(links),
-            links::leafnodes(site, links),
+            links::leafnodes(site, links, store_dir),
         )
     }
 }

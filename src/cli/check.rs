@@ -3,6 +3,7 @@
 //! It changes nothing but for unpacking the bundled nats-server, for the state directory's owner. A wrong configuration is all it says then (exit 64);
 //! else everything is looked at (exit 1 if something fails, 2 if only the topology differs).
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -22,9 +23,12 @@ use crate::bus::topology;
 use crate::config::Config;
 use crate::node::preflight::{guard_archive, inspect_store};
 use crate::node::run::{desired, routes};
+use crate::ops::certificates::days_left;
 use crate::ops::ownership::Owner;
 use crate::role::RoleName;
 
+/// Certificates that are good for less are to be renewed.
+const SOON_DAYS: i64 = 30;
 /// Below this a disk counts as full.
 const FREE_MIN_BYTES: u64 = 64 << 20;
 
@@ -139,6 +143,7 @@ pub(super) async fn check(connection: &Connection, of: &OfRoles) -> Result<ExitC
     if !asked.broker_only {
         stores(&config, &roles, &mut found);
     }
+    certificates(&config, &mut found);
     disk(&config, embedded, &mut found);
     found.print(connection.json)?;
     Ok(ExitCode::from(found.exit()))
@@ -291,6 +296,62 @@ fn nearest(dir: &Path) -> PathBuf {
     above
         .find(|path| path.symlink_metadata().is_ok())
         .map_or_else(|| PathBuf::from("."), Path::to_owned)
+}
+
+/// How long certificates are good for, and whether links that leave the box are in the clear.
+fn certificates(config: &Config, found: &mut Findings) {
+    let (tls, hub) = (&config.tls, &config.hub);
+    let files = [
+        ("tls.cert_file", &tls.cert_file),
+        ("tls.ca_file", &tls.ca_file),
+    ];
+    let read = files
+        .iter()
+        .filter(|(_, path)| !path.is_empty())
+        .map(|(key, path)| {
+            (
+                *key,
+                std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}")),
+            )
+        });
+    let inline = (!hub.ca.is_empty()).then(|| ("hub.ca", Ok(hub.ca.clone())));
+    for (key, text) in read.chain(inline) {
+        let left = text.and_then(|text| days_left(&text).map_err(|error| error.to_string()));
+        let (status, detail) = match left {
+            Err(error) => (Status::Failed, format!("{key}: {error}")),
+            Ok(left) if left < 0 => (Status::Failed, format!("{key}: expired {} days ago", -left)),
+            Ok(left) if left < SOON_DAYS => (
+                Status::Note,
+                format!("{key}: good for {left} more days; renew it"),
+            ),
+            Ok(left) => (Status::Ok, format!("{key}: good for {left} days")),
+        };
+        found.add("certificate", status, detail);
+    }
+    if tls.has_cert() {
+        match std::fs::metadata(&tls.key_file).map(|it| it.permissions().mode() & 0o077) {
+            Ok(0) => {}
+            Ok(_) => found.add(
+                "certificate",
+                Status::Failed,
+                format!(
+                    "tls.key_file {}: others than its owner may read it; chmod 600",
+                    tls.key_file
+                ),
+            ),
+            Err(error) => found.add(
+                "certificate",
+                Status::Failed,
+                format!("tls.key_file {}: {error}", tls.key_file),
+            ),
+        }
+    }
+    let clear = (!hub.url.is_empty() && hub.ca.is_empty())
+        || (!config.broker.leaf_listen.is_empty() && !tls.has_cert());
+    if clear {
+        let say = "the link between hub and depots is in the clear; roadcall auth init makes what TLS needs";
+        found.add("links", Status::Note, say);
+    }
 }
 
 fn disk(config: &Config, embedded: bool, found: &mut Findings) {

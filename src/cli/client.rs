@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Connection;
 use super::failure::Failure;
 use crate::bus::Headers;
-use crate::bus::jetstream::{self, JetStream};
+use crate::bus::jetstream::JetStream;
 use crate::config::{self, Config};
 use crate::node::commands::ACTOR_HEADER;
 use crate::node::inquiry::Inquiry;
@@ -16,15 +16,7 @@ use crate::role::permission::Caller;
 
 /// Connects as the configuration says.
 pub(super) async fn connect(config: &Config, name: &str) -> Result<JetStream, Failure> {
-    let creds = &config.bus.creds;
-    let bus = JetStream::connect(jetstream::Config {
-        url: config.bus.url.clone(),
-        credentials: (!creds.is_empty()).then(|| creds.into()),
-        name: name.to_owned(),
-        connect_timeout: config.bus.connect_timeout.0,
-        request_timeout: config.bus.request_timeout.0,
-        publish: preflight::publish_form(config),
-    });
+    let bus = JetStream::connect(preflight::connection(config, name));
     Ok(bus.await?)
 }
 

@@ -310,7 +310,7 @@ impl Add {
         let out = self
             .out
             .unwrap_or_else(|| PathBuf::from(format!("{}.site.toml", self.depot)));
-        let text = site_file(&depot, &urls, config.site.profile);
+        let text = site_file(&depot, &urls, config.site.profile, &authority(config)?);
         write_secret(&out, &text)
             .map_err(|error| Failure::other(format!("{}: {error}", out.display()), ""))?;
         if connection.json {
@@ -433,15 +433,35 @@ async fn wait_for(bus: &JetStream, site: &str) -> Result<(), Failure> {
 }
 
 /// What a depot's box needs to know, as one file.
-fn site_file(depot: &Depot, urls: &[String], profile: Profile) -> String {
+/// What the depot is to believe: the hub's authorities, where it has a certificate.
+fn authority(config: &Config) -> Result<String, Failure> {
+    let (tls, path) = (&config.tls, &config.tls.ca_file);
+    if !tls.has_cert() {
+        return Ok(String::new());
+    }
+    if path.is_empty() {
+        return Err(Failure::usage(
+            "tls.ca_file is not set, and the depot must know whom to believe",
+            "name the file with the authority that signed tls.cert_file",
+        ));
+    }
+    std::fs::read_to_string(path)
+        .map_err(|error| Failure::other(format!("tls.ca_file {path}: {error}"), ""))
+}
+
+fn site_file(depot: &Depot, urls: &[String], profile: Profile, ca: &str) -> String {
     let list = |texts: &[String]| json!(texts).to_string();
     format!(
         "# The site file of {site}, for /etc/roadcall/site.toml. It holds a password: let only roadcall read it.\n\
-         [site]\nid = \"{site}\"\nprofile = \"{}\"\nroles = {}\n\n[hub]\nurl = {}\npassword = \"{}\"\n",
+         [site]\nid = \"{site}\"\nprofile = \"{}\"\nroles = {}\n\n[hub]\nurl = {}\npassword = \"{}\"\n{}",
         profile.as_str(),
         list(&depot.roles),
         list(urls),
         depot.password,
+        match ca {
+            "" => String::new(),
+            ca => format!("ca = '''\n{}\n'''\n", ca.trim()),
+        },
         site = depot.site,
     )
 }

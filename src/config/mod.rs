@@ -102,6 +102,7 @@ impl Loaded {
             bus,
             broker,
             hub,
+            tls,
             engine,
             archive,
             dlq,

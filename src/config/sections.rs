@@ -25,6 +25,7 @@ pub struct Config {
     pub bus: Bus,
     pub broker: Broker,
     pub hub: Hub,
+    pub tls: Tls,
     pub engine: Engine,
     pub archive: Archive,
     pub dlq: Dlq,
@@ -185,6 +186,8 @@ pub struct Hub {
     pub user: String,
     /// Its password.
     pub password: String,
+    /// The certificates that the hub's is to be signed by, as PEM text; with them the link is TLS 1.3 and nothing else.
+    pub ca: String,
 }
 
 impl std::fmt::Debug for Hub {
@@ -193,6 +196,26 @@ impl std::fmt::Debug for Hub {
             .field("url", &self.url)
             .field("user", &self.user)
             .finish_non_exhaustive()
+    }
+}
+
+/// What this box proves itself with to others, and whom it believes (RFC 8446). Empty: no TLS.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Tls {
+    /// Its certificate, and those between it and the authority's, a PEM file.
+    pub cert_file: String,
+    /// The certificate's key, a PEM file that only its owner reads.
+    pub key_file: String,
+    /// The authorities whose certificates are believed, a PEM file.
+    pub ca_file: String,
+}
+
+impl Tls {
+    /// Whether this box can prove itself.
+    #[must_use]
+    pub fn has_cert(&self) -> bool {
+        !self.cert_file.is_empty() && !self.key_file.is_empty()
     }
 }
 

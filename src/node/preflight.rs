@@ -3,7 +3,7 @@
 use super::registry;
 use super::run::Error;
 use crate::broker::durability::{DiskSync, archive_on_disk};
-use crate::bus::jetstream::{Form, JetStream};
+use crate::bus::jetstream::{self, Form, JetStream};
 use crate::bus::{self, Bus};
 use crate::config::Config;
 use crate::role::RoleName;
@@ -46,5 +46,21 @@ pub fn publish_form(config: &Config) -> Form {
     match sync(config) {
         DiskSync::Every(_) => Form::Pipelined,
         DiskSync::Always | DiskSync::Unknown => Form::Batches,
+    }
+}
+
+/// How a process of this configuration connects, as `name`.
+#[must_use]
+pub fn connection(config: &Config, name: &str) -> jetstream::Config {
+    let (creds, ca) = (&config.bus.creds, &config.tls.ca_file);
+    jetstream::Config {
+        url: config.bus.url.clone(),
+        credentials: (!creds.is_empty()).then(|| creds.into()),
+        // Of a server on this machine there is nothing to prove.
+        ca_file: (!ca.is_empty() && config.bus.url.starts_with("tls://")).then(|| ca.into()),
+        name: name.to_owned(),
+        connect_timeout: config.bus.connect_timeout.0,
+        request_timeout: config.bus.request_timeout.0,
+        publish: publish_form(config),
     }
 }

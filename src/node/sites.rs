@@ -11,7 +11,7 @@ use super::commands::ACTOR_HEADER;
 use super::filters;
 use super::run::{desired, routes};
 use super::status::status_of;
-use crate::broker::{self, Cluster, Leaf, Links, Remote};
+use crate::broker::{self, Cluster, Leaf, Links, Proof, Remote};
 use crate::bus::jetstream::JetStream;
 use crate::bus::jetstream::system::cut_leafs;
 use crate::bus::links::{Link, peer_of};
@@ -66,6 +66,12 @@ pub fn broker_links(config: &Config) -> Links {
                 user => user.to_owned(),
             },
             password: hub.password.clone(),
+            ca: (!hub.ca.is_empty()).then(|| hub.ca.clone()),
+        }),
+        proof: config.tls.has_cert().then(|| Proof {
+            cert_file: (&config.tls.cert_file).into(),
+            key_file: (&config.tls.key_file).into(),
+            ca_file: (!config.tls.ca_file.is_empty()).then(|| (&config.tls.ca_file).into()),
         }),
         // Whoever asks another site as the hub does names that site, and is still on the hub.
         leaf_listen: listens(&broker.leaf_listen).filter(|_| config.is_hub()),

@@ -53,6 +53,8 @@ pub struct Config {
     pub url: String,
     /// Credentials file.
     pub credentials: Option<PathBuf>,
+    /// The authorities that the server's certificate is to be signed by, a PEM file; with it the connection is TLS.
+    pub ca_file: Option<PathBuf>,
     /// Shown by the server's monitoring.
     pub name: String,
     /// For the first connection.
@@ -127,6 +129,9 @@ impl JetStream {
                     path.display()
                 ))
             })?;
+        }
+        if let Some(ca) = &config.ca_file {
+            options = options.add_root_certificates(ca.clone()).require_tls(true);
         }
         // The client library takes no account of a user in the address.
         let addresses = addresses(&config.url)?;

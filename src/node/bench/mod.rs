@@ -235,6 +235,7 @@ async fn connect(url: &str, publish: Form) -> Result<JetStream, Error> {
     let config = jetstream::Config {
         url: url.to_owned(),
         credentials: None,
+        ca_file: None,
         name: "roadcall-bench".to_owned(),
         connect_timeout: Duration::from_secs(5),
         request_timeout: Duration::from_secs(10),

@@ -2,7 +2,7 @@
 //! else `roadcall check` with the site's files.
 
 use super::{Here, Patience, Place, tools};
-use crate::bus::jetstream::{self, JetStream};
+use crate::bus::jetstream::JetStream;
 use crate::config::program;
 use crate::node::inquiry::{Inquiry, Source};
 use crate::node::preflight;
@@ -75,15 +75,7 @@ async fn asked_of(roles: &[RoleName], here: &Here, digest: &str) -> Result<(), S
         return Ok(());
     }
     let config = &here.config;
-    let creds = &config.bus.creds;
-    let bus = JetStream::connect(jetstream::Config {
-        url: config.bus.url.clone(),
-        credentials: (!creds.is_empty()).then(|| creds.into()),
-        name: "roadcall-config".to_owned(),
-        connect_timeout: config.bus.connect_timeout.0,
-        request_timeout: config.bus.request_timeout.0,
-        publish: preflight::publish_form(config),
-    });
+    let bus = JetStream::connect(preflight::connection(config, "roadcall-config"));
     let bus = bus.await.map_err(|error| error.to_string())?;
     let inquiry = Inquiry {
         bus: bus.clone(),

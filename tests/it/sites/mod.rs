@@ -14,6 +14,7 @@ mod rough;
 mod stick;
 mod story;
 mod ten_days;
+mod tls;
 mod wire;
 
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! A TCP proxy in front of the hub's door for depots: the test's hand on the uplink.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand::{Rng, SeedableRng};
@@ -25,12 +25,20 @@ pub enum Weather {
     Rough { late_ms: u64, reset: f64 },
 }
 
+/// What somebody who listens in has.
+pub type Heard = Arc<Mutex<Vec<u8>>>;
+
+/// Bytes that are kept of it at the most.
+const HEARD_MAX: usize = 8 << 20;
+
 /// The wire.
 pub struct Wire {
     pub port: u16,
     weather: watch::Sender<Weather>,
     /// Connections that have come through so far.
     pub connections: Arc<AtomicU64>,
+    /// The first bytes that went over it, in both directions.
+    pub heard: Heard,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -47,12 +55,14 @@ impl Wire {
         let port = listener.local_addr().expect("an address").port();
         let (weather, seen) = watch::channel(Weather::Clear);
         let connections = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&connections);
-        let task = tokio::spawn(run(listener, port, target, seen, counted, seed));
+        let heard = Heard::default();
+        let seen_by = (Arc::clone(&connections), Arc::clone(&heard));
+        let task = tokio::spawn(run(listener, port, target, seen, seen_by, seed));
         Self {
             port,
             weather,
             connections,
+            heard,
             task,
         }
     }
@@ -89,7 +99,7 @@ async fn run(
     port: u16,
     target: u16,
     mut weather: watch::Receiver<Weather>,
-    connections: Arc<AtomicU64>,
+    (connections, heard): (Arc<AtomicU64>, Heard),
     seed: u64,
 ) {
     let mut listener = Some(first);
@@ -117,21 +127,34 @@ async fn run(
                     continue;
                 };
                 connections.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(carry(near, far, weather.clone(), random.random()));
+                let heard = Arc::clone(&heard);
+                tokio::spawn(carry(near, far, weather.clone(), heard, random.random()));
             }
         }
     }
 }
 
 /// One connection, until an end is closed or the weather ends it.
-async fn carry(near: TcpStream, far: TcpStream, mut weather: watch::Receiver<Weather>, seed: u64) {
+async fn carry(
+    near: TcpStream,
+    far: TcpStream,
+    mut weather: watch::Receiver<Weather>,
+    heard: Heard,
+    seed: u64,
+) {
     // However it ends, both ends get a reset: what a lost uplink looks like.
     let _ = (near.set_zero_linger(), far.set_zero_linger());
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
     let (near_in, near_out) = near.into_split();
     let (far_in, far_out) = far.into_split();
-    let up = pump(near_in, far_out, weather.clone(), seed);
-    let down = pump(far_in, near_out, weather.clone(), seed.wrapping_add(1));
+    let up = pump(near_in, far_out, weather.clone(), Arc::clone(&heard), seed);
+    let down = pump(
+        far_in,
+        near_out,
+        weather.clone(),
+        heard,
+        seed.wrapping_add(1),
+    );
     tokio::select! {
         () = up => {}
         () = down => {}
@@ -143,6 +166,7 @@ async fn pump(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     mut weather: watch::Receiver<Weather>,
+    heard: Heard,
     seed: u64,
 ) {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
@@ -151,6 +175,12 @@ async fn pump(
     let read = async move {
         let mut buffer = vec![0; 16 << 10];
         while let Ok(count @ 1..) = from.read(&mut buffer).await {
+            {
+                let mut heard = heard.lock().expect("nobody panics with it");
+                if heard.len() < HEARD_MAX {
+                    heard.extend_from_slice(&buffer[..count]);
+                }
+            }
             let late = match *sees.borrow_and_update() {
                 Weather::Rough { reset, .. } if random.random_bool(reset) => return,
                 Weather::Rough { late_ms, .. } => Duration::from_millis(late_ms),

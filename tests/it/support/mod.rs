@@ -90,6 +90,7 @@ pub async fn connect(site: &Site) -> JetStream {
     let config = Config {
         url: site.broker.url.clone(),
         credentials: None,
+        ca_file: None,
         name: "test".to_owned(),
         connect_timeout: Duration::from_secs(5),
         request_timeout: Duration::from_secs(5),

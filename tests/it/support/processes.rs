@@ -220,6 +220,7 @@ impl Processes {
             JetStream::connect(Config {
                 url: self.url(),
                 credentials: None,
+                ca_file: None,
                 name: "test".to_owned(),
                 connect_timeout: Duration::from_secs(2),
                 request_timeout: Duration::from_secs(2),
