@@ -113,6 +113,7 @@ impl Loaded {
             auth,
             audit,
             snapshot,
+            metrics,
             log
         );
         credentials::resolve(
@@ -312,7 +313,10 @@ impl Config {
 }
 
 fn secret(key: &str) -> bool {
-    matches!(key, "bus.url" | "telephony.summariser_url") || whole_secret(key)
+    matches!(
+        key,
+        "bus.url" | "telephony.summariser_url" | "audit.alarm_webhook_url"
+    ) || whole_secret(key)
 }
 
 /// Keys whose value is a secret and nothing else.

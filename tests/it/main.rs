@@ -2,6 +2,7 @@
 
 mod accounts;
 mod advisories;
+mod alarms;
 mod archives;
 mod asyncapi;
 mod audits;
