@@ -248,6 +248,7 @@ async fn loses_an_event(world: &World, queue: &str) {
         .await;
     let seq = world.bus.stream(EVENTS).await.expect("asked").last_seq;
     world.looked().await;
+    assert_eq!(world.bus.queue(queue).await.expect("asked").pending, 1);
     let before = world.archive_keeps(1_000_000_000).await;
     eventually("the archive to let go", || async {
         let state = world.bus.stream(EVENTS).await.ok()?;
@@ -312,6 +313,7 @@ async fn what_goes_wrong_with_the_business_is_raised_once_ends_with_its_cause_an
 {
     let lost = Faults {
         lose: 1.0,
+        mute: true,
         ..Faults::default()
     };
     let (stripe, end) = (StripeEnd::start(1, lost).await, End::start().await);

@@ -30,6 +30,7 @@ mod letters;
 mod logins;
 mod messages;
 mod metrics;
+mod monitoring;
 mod patterns;
 mod payments;
 mod poison;
