@@ -186,6 +186,7 @@ async fn what_goes_wrong_with_queues_is_raised_once_and_ends_with_its_cause() {
             .await;
     }
     world.raised("failed-deliveries", queue, 1).await;
+    world.looked().await;
     broken.store(false, Ordering::SeqCst);
     world.pass(MINUTE);
     world.cleared("failed-deliveries", queue, 1).await;
@@ -207,6 +208,7 @@ async fn what_goes_wrong_with_queues_is_raised_once_and_ends_with_its_cause() {
     // Behind the site's clock, which is ahead of the broker's by as much as was passed.
     world.pass(301 * SECOND);
     world.raised("queue-age", queue, 1).await;
+    world.looked().await;
     world.bus.pause(queue, None).await.expect("goes on");
     world.cleared("queue-age", queue, 1).await;
 
@@ -215,6 +217,7 @@ async fn what_goes_wrong_with_queues_is_raised_once_and_ends_with_its_cause() {
         .publish("IncidentRated", rating(21, None, world.now()))
         .await;
     world.raised("dead-letters", queue, 1).await;
+    world.looked().await;
     let letter = world.letter(queue, broken_event).await;
     let purge = json!({ "queue": queue, "reason": "nobody needs it",
         "letters": [{
@@ -330,6 +333,11 @@ async fn what_goes_wrong_with_the_business_is_raised_once_ends_with_its_cause_an
     // Nobody is there to be told at first; nothing of it is lost.
     end.web.always(Some(Play::Status(503)));
     assigning_takes_long(&world).await;
+    // Four tries make one failed call; then the other alarm has its turn.
+    eventually("a call to have failed", || async {
+        (end.web.seen().len() > 4).then_some(())
+    })
+    .await;
     let waiting = world.listed().await["webhookWaiting"].clone();
     assert_eq!((waiting, end.took().len()), (json!(2), 0));
     end.web.always(None);
