@@ -3,7 +3,7 @@ SHELL := /bin/bash
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 BROKER := target/broker/nats-server
 
-.PHONY: broker python-client mail-server schemathesis client-generator asyncapi-parser asyncapi build demo dist cargo-deb test verify fmt clippy doc bench
+.PHONY: broker python-client mail-server schemathesis client-generator asyncapi-parser asyncapi promtool build demo dist cargo-deb test verify fmt clippy doc bench
 
 broker:
 	@scripts/fetch-broker
@@ -33,6 +33,10 @@ schemathesis:
 client-generator:
 	@scripts/fetch-client-generator
 
+# What checks the alert rules: of Debian's package prometheus.
+promtool:
+	@scripts/fetch-promtool
+
 # A static release binary with the broker in it. The explicit target keeps the flags from the proc-macros. In a static
 # binary the getrandom crate can't look libc's function up and would want /dev/random; told so, it asks the kernel.
 STATIC := -C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom"
@@ -47,6 +51,7 @@ demo: build
 
 # The AsyncAPI parser is npm's. Where there is no npm, the tests check the document by themselves; `make asyncapi` gets Node, too.
 test: broker python-client mail-server schemathesis client-generator
+	@scripts/fetch-promtool || echo "no promtool: alert rules and board are checked by our own tests alone" >&2
 	@{ command -v npm >/dev/null && scripts/fetch-asyncapi-parser; } || echo "no AsyncAPI parser: the document is checked by our own tests alone" >&2
 	cargo test --locked
 

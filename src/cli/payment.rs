@@ -104,6 +104,14 @@ pub(super) enum PaymentVerb {
         #[command(flatten)]
         how: How,
     },
+    /// Say that a conflict is settled: the alarm payment-conflict ends (changes data).
+    Resolve {
+        /// What the alarm is about: payment/<id> or vendor/<id>.
+        subject: String,
+        /// What was found out and done, in 10 to 500 characters.
+        #[arg(long)]
+        note: String,
+    },
 }
 
 /// Who changes it, and on what ground.
@@ -193,6 +201,10 @@ pub(super) async fn payment(
                 ("reference", text(reference)),
             ];
             change(connection, "payment.refund", id, how, &more).await
+        }
+        PaymentVerb::Resolve { subject, note } => {
+            let body = json!({ "subject": subject, "note": note });
+            send(connection, "payment.resolve_conflict", body).await
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::event::Ts;
 use crate::gateway::Gateway;
 use crate::node;
 use crate::node::clock::Clock;
+use crate::node::metrics::textfile::Textfile;
 use crate::node::preflight::{guard_archive, sync};
 use crate::node::run::{Node, desired, routes, settle_topology};
 use crate::node::sites::{self, Depots};
@@ -151,6 +152,8 @@ struct Running {
     depots: Option<Depots>,
     /// The broker, where this process runs it.
     broker: Option<JetStream>,
+    /// The metrics of a process without a gateway.
+    textfile: Option<Textfile>,
 }
 
 impl Running {
@@ -186,9 +189,14 @@ async fn start(
     let bus = connect(config, &format!("roadcall-{}", names.join("-"))).await?;
     let depots = (embedded && config.is_hub()).then(|| Depots::new(bus.clone(), config));
     let broker = embedded.then(|| bus.clone());
+    let textfile = |bus: &JetStream| match wanted.gateway {
+        true => None,
+        false => Textfile::start(bus, config, &names.join("-"), &wanted.roles),
+    };
     if !wanted.broker_only {
         let node = Node::start(bus.clone(), config, &wanted.roles, embedded).await?;
         // Behind the roles of the same process: they answer from its first request on.
+        let textfile = textfile(&bus);
         let gateway = match wanted.gateway {
             true => Some(Gateway::start(bus, config).await?),
             false => None,
@@ -198,6 +206,7 @@ async fn start(
             gateway,
             depots,
             broker,
+            textfile,
         });
     }
     let desired = desired(config, &routes(config)?, &topology_roles(config)?);
@@ -206,6 +215,7 @@ async fn start(
     Ok(Running {
         depots,
         broker,
+        textfile: textfile(&bus),
         ..Running::default()
     })
 }
@@ -276,6 +286,7 @@ async fn serve(
         node,
         gateway,
         mut depots,
+        textfile,
         ..
     } = running;
     let stop = node
@@ -323,6 +334,9 @@ async fn serve(
     }
     watchdog.abort();
     systemd::stopping();
+    if let Some(textfile) = textfile {
+        textfile.shutdown().await;
+    }
     if let Some(gateway) = gateway {
         tokio::select! {
             () = gateway.shutdown() => {}

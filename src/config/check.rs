@@ -8,7 +8,7 @@ use figment::value::{Dict, Value};
 
 use super::depots::{AUDIT, lists};
 use super::units::Span;
-use super::{BrokerMode, Config, Payments, Problem, ProcessorName, Telephony};
+use super::{Audit, BrokerMode, Config, Payments, Problem, ProcessorName, Telephony};
 use crate::event::{Priority, Site};
 use crate::routing::parse_duration;
 
@@ -65,6 +65,7 @@ impl Check<'_> {
         self.notifications(&config.notifications);
         self.audit(config);
         self.snapshot(config);
+        self.metrics(config);
         self.telephony(&config.telephony);
         self.log(&config.log.level);
     }
@@ -272,6 +273,47 @@ impl Check<'_> {
                 "30d is the default",
             );
         }
+        self.alarm_webhook(audit);
+    }
+
+    /// An address and a secret, or neither.
+    fn alarm_webhook(&mut self, audit: &Audit) {
+        let (url, file) = (&audit.alarm_webhook_url, &audit.alarm_webhook_secret_file);
+        let key = "audit.alarm_webhook_secret_file";
+        if url.is_empty() {
+            return;
+        }
+        if !sound_address(url) {
+            // The address may have a secret in it.
+            let help = "leave it empty where nobody is to be called";
+            self.refuse("audit.alarm_webhook_url", "is no https:// address", help);
+        }
+        if file.is_empty() {
+            let message = "it is not set, and audit.alarm_webhook_url needs it";
+            self.refuse(key, message, "name a file with whsec_ and base64 in it");
+            return;
+        }
+        if self.elsewhere {
+            return;
+        }
+        match std::fs::read_to_string(file) {
+            Ok(text) if !text.trim().starts_with("whsec_") => {
+                let message = format!("what is in {file} does not begin with whsec_");
+                self.refuse(key, message, "the service's page shows its secret");
+            }
+            // Who only asks something at the command line need not be allowed to read it.
+            Err(error) if error.kind() != std::io::ErrorKind::PermissionDenied => self.refuse(
+                key,
+                format!("{file} can't be read: {error}"),
+                "it must be a file that Roadcall's user may read",
+            ),
+            Ok(_) | Err(_) => {}
+        }
+    }
+
+    fn metrics(&mut self, config: &Config) {
+        let secs = config.metrics.textfile_every.0.as_secs();
+        self.within("metrics.textfile_every", &secs, &(1..=3600));
     }
 
     fn snapshot(&mut self, config: &Config) {
@@ -439,9 +481,7 @@ impl Check<'_> {
             }
         }
         let url = &stripe.base_url;
-        let local = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
-        let sound = url.starts_with("https://") || local.iter().any(|at| url.starts_with(at));
-        if !sound || url.ends_with('/') {
+        if !sound_address(url) || url.ends_with('/') {
             self.refuse(
                 "payments.stripe.base_url",
                 format!("'{url}' is no https:// address without a slash at its end"),
@@ -466,9 +506,7 @@ impl Check<'_> {
 
     fn telephony(&mut self, telephony: &Telephony) {
         let url = &telephony.summariser_url;
-        let local = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
-        let sound = url.starts_with("https://") || local.iter().any(|at| url.starts_with(at));
-        if !url.is_empty() && !sound {
+        if !url.is_empty() && !sound_address(url) {
             // The address may have a password in it.
             let help = "leave it empty for summaries by rules";
             self.refuse("telephony.summariser_url", "is no https:// address", help);
@@ -497,4 +535,10 @@ impl Check<'_> {
             );
         }
     }
+}
+
+/// Whether requests to this address are encrypted, or do not leave the machine.
+fn sound_address(url: &str) -> bool {
+    let local = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
+    url.starts_with("https://") || local.iter().any(|at| url.starts_with(at))
 }

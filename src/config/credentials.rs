@@ -74,5 +74,9 @@ fn keys(config: &mut Config) -> [(&'static str, &mut String); 8] {
             "telephony.webhook_secret_file",
             &mut config.telephony.webhook_secret_file,
         ),
+        (
+            "audit.alarm_webhook_secret_file",
+            &mut config.audit.alarm_webhook_secret_file,
+        ),
     ]
 }

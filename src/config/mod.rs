@@ -118,6 +118,7 @@ impl Loaded {
             auth,
             audit,
             snapshot,
+            metrics,
             log
         );
         credentials::resolve(
@@ -318,7 +319,10 @@ impl Config {
 }
 
 fn secret(key: &str) -> bool {
-    matches!(key, "bus.url" | "telephony.summariser_url") || whole_secret(key)
+    matches!(
+        key,
+        "bus.url" | "telephony.summariser_url" | "audit.alarm_webhook_url"
+    ) || whole_secret(key)
 }
 
 /// Keys whose value is a secret and nothing else.

@@ -41,6 +41,7 @@ pub struct Config {
     pub audit: Audit,
     pub snapshot: Snapshot,
     pub telephony: Telephony,
+    pub metrics: Metrics,
     pub log: Log,
     /// The depots of a hub, from their own files.
     #[serde(skip)]
@@ -433,6 +434,10 @@ pub struct Audit {
     pub log_file_max: Size,
     /// How long files of the event log are kept; prod keeps them for 365d where no file says otherwise.
     pub log_max_age: Span,
+    /// Where alarms are told that are raised or cleared: an HTTPS service; nobody where it is empty.
+    pub alarm_webhook_url: String,
+    /// A file with what such requests are signed with (Standard Webhooks), `whsec_` and base64.
+    pub alarm_webhook_secret_file: String,
 }
 
 impl Default for Audit {
@@ -441,6 +446,27 @@ impl Default for Audit {
             alarm_period: Span::secs(60),
             log_file_max: Size(64 << 20),
             log_max_age: Span::days(30),
+            alarm_webhook_url: String::new(),
+            alarm_webhook_secret_file: String::new(),
+        }
+    }
+}
+
+/// Metrics of processes that open no door: files for the textfile collector of Prometheus' node_exporter.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Metrics {
+    /// The collector's directory; no file is written where it is empty.
+    pub textfile_dir: String,
+    /// From one writing to the next.
+    pub textfile_every: Span,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            textfile_dir: String::new(),
+            textfile_every: Span::secs(15),
         }
     }
 }

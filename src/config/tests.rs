@@ -292,6 +292,38 @@ fn a_carrier_says_what_it_lacks_and_its_secrets_are_not_shown() {
 }
 
 #[test]
+fn an_alarm_webhook_has_a_safe_address_and_a_secret_in_a_file() {
+    let wrong = |text: &str| {
+        let problems = load(&format!("[audit]\n{text}")).expect_err("wrong");
+        let said = problems
+            .iter()
+            .map(|problem| (problem.key.clone(), problem.message.clone()));
+        said.collect::<Vec<_>>()
+    };
+    let (url, file) = ("audit.alarm_webhook_url", "audit.alarm_webhook_secret_file");
+    let found = wrong("alarm_webhook_url = 'http://joe:pw@alerts.example/x'");
+    let keys: Vec<&str> = found.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(keys, [url, file]);
+    assert!(!format!("{found:?}").contains("pw"), "{found:?}");
+    let dir = tempfile::tempdir().expect("a directory");
+    let secret = dir.path().join("secret");
+    let with = format!(
+        "alarm_webhook_url = 'https://joe:pw@alerts.example/x'\nalarm_webhook_secret_file = '{}'",
+        secret.display()
+    );
+    assert!(wrong(&with)[0].1.contains("can't be read"));
+    std::fs::write(&secret, "hidden").expect("written");
+    let found = wrong(&with);
+    assert!(
+        found[0].1.contains("whsec_") && !found[0].1.contains("hidden"),
+        "{found:?}"
+    );
+    std::fs::write(&secret, "whsec_aGlkZGVu").expect("written");
+    let loaded = load(&format!("[audit]\n{with}")).expect("valid");
+    assert_eq!(row(&loaded, url).0, "https://***@alerts.example/x");
+}
+
+#[test]
 fn a_credential_is_a_file_of_the_service_manager_or_beside_the_configuration() {
     let text = "[bus]\ncreds = 'credential:hub.creds'\n[telephony]\nwebhook_secret_file = 'credential:phone'";
     let dir = tempfile::tempdir().expect("a directory");

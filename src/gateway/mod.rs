@@ -6,7 +6,6 @@
 
 mod commands;
 mod events;
-mod figures;
 mod hooks;
 mod identity;
 mod limits;

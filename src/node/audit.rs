@@ -10,7 +10,7 @@ use super::filters;
 use super::inquiry::{Error, Inquiry};
 use super::status::Wanted;
 use crate::bus::jetstream::JetStream;
-use crate::bus::{Bus, EVENTS, QueueState, Stored, StreamState};
+use crate::bus::{Bus, EVENTS, QueueState, Stored};
 use crate::event::decode;
 use crate::role::RoleName;
 use crate::role::audit::job::{Era, REPLAYS};
@@ -84,7 +84,7 @@ pub async fn account(
         let offered: Vec<(u64, Wanted)> = page
             .iter()
             .filter(of_queue)
-            .map(|stored| (stored.seq, wanted(stored, &stream)))
+            .map(|stored| (stored.seq, wanted(stored, stream.identity.0)))
             .collect();
         let filling: BTreeSet<u64> = page
             .iter()
@@ -159,12 +159,12 @@ impl Owes {
 }
 
 /// By id where there is one, else by its place.
-fn wanted(stored: &Stored, stream: &StreamState) -> Wanted {
+pub(super) fn wanted(stored: &Stored, stream: i64) -> Wanted {
     let content_type = stored.headers.get("Content-Type");
     match decode(&stored.subject, content_type, &stored.body) {
         Ok(event) => Wanted::Event { event_id: event.id },
         Err(_) => Wanted::Place {
-            stream: stream.identity.0,
+            stream,
             seq: stored.seq,
         },
     }

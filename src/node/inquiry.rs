@@ -16,6 +16,7 @@ use crate::bus::jetstream::JetStream;
 use crate::bus::jetstream::service::CallError;
 use crate::bus::{self, Headers};
 use crate::config::Config;
+use crate::event::Ts;
 use crate::role::{Code, RoleName};
 use crate::store;
 
@@ -31,6 +32,35 @@ pub enum Source {
 
 /// An answer, or in words why there is none.
 pub type Answer<T> = Result<(T, Source), String>;
+
+/// What the audit role says of alarms: the answer to `alarm.list`, as far as it is needed here.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Alarms {
+    /// Those that are raised.
+    pub items: Vec<Alarm>,
+    /// When queues, letters and counts were measured last.
+    pub measured_at: Option<Ts>,
+    /// Seconds from one measurement to the next.
+    pub period_seconds: Option<u64>,
+    /// How many the webhook has not taken yet; none from a role that is older than this.
+    #[serde(default)]
+    pub webhook_waiting: u64,
+}
+
+/// A raised alarm.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Alarm {
+    /// Where it is raised.
+    pub site: String,
+    /// Which it is.
+    pub alarm_name: String,
+    /// What it is about.
+    pub subject: String,
+    /// How bad it is.
+    pub severity: String,
+}
 
 /// Why nothing can be asked.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +127,16 @@ impl Inquiry {
             return Ok(Ok((vec![None; count], Source::File)));
         }
         Ok(answer)
+    }
+
+    /// Which alarms are raised; the inner error says why that is not known.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn alarms(&self) -> Result<Result<Alarms, String>, Error> {
+        let told = self.call("alarm.list", json!({})).await?;
+        let read = |value| serde_json::from_value(value).map_err(|error| error.to_string());
+        Ok(told.and_then(read))
     }
 
     async fn ask<T: DeserializeOwned>(

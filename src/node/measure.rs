@@ -15,12 +15,12 @@ use super::engine::Counts;
 use super::inquiry::Inquiry;
 use super::queues::{self, Open, QueueStanding};
 use super::report;
-use super::status::{SharedInForce, Wanted};
+use super::status::SharedInForce;
 use super::writer::Job;
 use crate::bus::jetstream::JetStream;
 use crate::bus::{Bus, EVENTS};
 use crate::config::Config;
-use crate::event::{Actor, Id, Ts};
+use crate::event::{Actor, Ts};
 use crate::role::audit::measures::{MEASURED, Measured, QueueMeasure};
 use crate::role::audit::sites::{REPORT, Report};
 use crate::role::permission::Caller;
@@ -185,16 +185,7 @@ impl Measuring {
             return Some(false);
         }
         // Its role knows whether it came in time.
-        let Ok(event_id) = Id::parse(&open.event_id) else {
-            return Some(false);
-        };
-        let record = self
-            .inquiry
-            .record(role, Wanted::Event { event_id })
-            .await
-            .ok()?
-            .ok()?
-            .0;
+        let record = self.inquiry.record(role, open.wanted).await.ok()?.ok()?.0;
         Some(record.ended.is_none() && record.waiting.is_none())
     }
 

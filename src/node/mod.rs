@@ -32,6 +32,7 @@ pub mod keys;
 pub mod latency;
 pub mod letter;
 pub mod measure;
+pub mod metrics;
 mod origin;
 pub mod otp;
 pub mod owner;

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use super::audit::wanted;
 use super::engine::Counts;
 use super::inquiry::{Error, Inquiry, Source};
 use super::letter;
+use super::status::Wanted;
 use crate::bus::jetstream::JetStream;
 use crate::bus::jetstream::queue_info::QueueInfo;
 use crate::bus::{self, Bus, EVENTS};
-use crate::event::{Ts, best_effort_id};
+use crate::event::Ts;
 use crate::role::RoleName;
 
 /// A queue. Field names are those that `roadcall queue list --json` prints.
@@ -59,8 +61,8 @@ pub struct QueueStanding {
 pub struct Open {
     /// Its sequence in the archive.
     pub seq: u64,
-    /// Its id, where its body has one.
-    pub event_id: String,
+    /// How its role knows it.
+    pub wanted: Wanted,
     /// When the archive took it, Unix milliseconds.
     pub received_at_ms: i64,
 }
@@ -128,6 +130,7 @@ async fn oldest_open(
     if state.pending + state.ack_pending == 0 {
         return Ok(None);
     }
+    let stream = bus.stream(EVENTS).await?.identity.0;
     let done_to = match state.ack_pending {
         0 => state.delivered_seq,
         _ => state.ack_floor_seq,
@@ -145,10 +148,21 @@ async fn oldest_open(
         };
         let open = first.map(|stored| Open {
             seq: stored.seq,
-            event_id: best_effort_id(&stored.body).0,
+            wanted: Wanted::Place {
+                stream,
+                seq: stored.seq,
+            },
             received_at_ms: stored.received_at_ms,
         });
         oldest = oldest.into_iter().chain(open).min_by_key(|open| open.seq);
+    }
+    // Its headers do not say its id: of this one also the body is read.
+    if let Some(open) = &mut oldest {
+        let found = bus.read(EVENTS, "roadcall.>", open.seq, 1, false).await?;
+        let found = found.first().filter(|stored| stored.seq == open.seq);
+        if let Some(stored) = found {
+            open.wanted = wanted(stored, stream);
+        }
     }
     Ok(oldest)
 }

@@ -1,9 +1,11 @@
 //! The ends outside: whoever Roadcall calls over HTTP or SMTP. A runner makes one try of one kind of call; when, how often
 //! and behind which breaker is the node's matter (`node::effects`). Only here are HTTP and SMTP clients.
 
+pub mod alarm;
 mod http;
 pub mod logged;
 pub mod push;
+pub mod signed;
 pub mod sms;
 pub mod smtp;
 pub mod stripe;

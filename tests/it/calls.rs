@@ -15,7 +15,7 @@ use roadcall::config::units::Span;
 use roadcall::gateway::Gateway;
 use roadcall::node::clock::Clock;
 use roadcall::node::run::Node;
-use roadcall::provider::push::signature;
+use roadcall::provider::signed::signature;
 use roadcall::role::RoleName;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod advisories;
+mod alarms;
 mod archives;
 mod asyncapi;
 mod audits;
@@ -29,6 +30,7 @@ mod letters;
 mod logins;
 mod messages;
 mod metrics;
+mod monitoring;
 mod patterns;
 mod payments;
 mod poison;

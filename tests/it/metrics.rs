@@ -13,20 +13,20 @@ use roadcall::config::SmsDriver;
 use roadcall::event::{Id, UserRole};
 
 /// The sample with this name and these labels, if there is one.
-fn sample(text: &str, wanted: &str) -> Option<f64> {
+pub fn sample(text: &str, wanted: &str) -> Option<f64> {
     text.lines()
         .filter_map(|line| line.rsplit_once(' '))
         .find(|(name, _)| *name == wanted)
         .and_then(|(_, value)| value.parse().ok())
 }
 
-async fn scrape(door: &Door) -> String {
+pub async fn scrape(door: &Door) -> String {
     let response = door.send(Method::GET, "/metrics", None, None).await;
     response.text().await.expect("a text")
 }
 
 /// Waits for a sample of at least this.
-async fn reaches(door: &Door, wanted: &str, least: f64) -> String {
+pub async fn reaches(door: &Door, wanted: &str, least: f64) -> String {
     eventually(&format!("{wanted} to reach {least}"), || async {
         let text = scrape(door).await;
         sample(&text, wanted)
@@ -36,14 +36,14 @@ async fn reaches(door: &Door, wanted: &str, least: f64) -> String {
     .await
 }
 
-async fn ok(door: &Door, path: &str, token: &str, body: Value) -> Value {
+pub async fn ok(door: &Door, path: &str, token: &str, body: Value) -> Value {
     let (status, reply) = door.post(path, token, body).await;
     assert_eq!(status, StatusCode::OK, "{path}: {reply}");
     reply
 }
 
 /// An acceptance of an offer that nobody here made.
-fn accepted(incident: Id, offer: u8) -> Value {
+pub fn accepted(incident: Id, offer: u8) -> Value {
     let id = |n: u8| format!("0192f3c1-0000-7000-8000-00000000aa{n:02x}");
     json!({ "source": "roadcall.match", "detail-type": "OfferAccepted", "detail": {
         "version": "1.0", "offerId": id(offer), "incidentId": incident, "vendorId": id(99), "driverId": id(98),

@@ -269,6 +269,7 @@ async fn a_provider_that_fails_stalls_and_forgets_to_answer_is_paid_through_once
         twice: 0.1,
         // Or the breaker, which looks at ten calls at least, might open by the luck of a few.
         after: 20,
+        ..Faults::default()
     };
     let end = StripeEnd::start(11, faults).await;
     end.confirm_at_once();

@@ -6,13 +6,16 @@ mod messages;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::clock::Clock;
 use super::keys;
 use super::otp::OtpRunner;
 use crate::bus::jetstream::JetStream;
 use crate::config::{Config, ProcessorName};
 use crate::event::{Currency, IncidentType};
+use crate::provider::alarm::AlarmWebhook;
 use crate::provider::{Runner, stripe};
 use crate::role::audit::AuditRole;
+use crate::role::audit::webhook::ALARM;
 use crate::role::auth::{AuthOptions, AuthRole};
 use crate::role::incident::{IncidentOptions, IncidentRole};
 use crate::role::kb::KbRole;
@@ -63,6 +66,7 @@ pub fn build(config: &Config, role: RoleName) -> Option<Box<dyn Role>> {
         }
         RoleName::Audit => Some(Box::new(AuditRole {
             keep: config.archive_max_age() + config.engine.offline_max.0,
+            webhook: !config.audit.alarm_webhook_url.is_empty(),
         })),
     }
 }
@@ -173,6 +177,15 @@ pub fn runners(config: &Config, bus: &JetStream) -> Vec<Arc<dyn Runner>> {
     let mut runners: Vec<Arc<dyn Runner>> = vec![Arc::new(otp)];
     runners.extend(messages::runners(&config.notifications));
     runners.extend(calls::runners(config));
+    let audit = &config.audit;
+    if !audit.alarm_webhook_url.is_empty() {
+        let (url, secret) = (
+            audit.alarm_webhook_url.clone(),
+            &audit.alarm_webhook_secret_file,
+        );
+        let webhook = AlarmWebhook::new(ALARM, url, secret.into(), || Clock.now());
+        runners.push(Arc::new(webhook));
+    }
     if config.payments.processor == ProcessorName::Stripe {
         let section = &config.payments.stripe;
         let key = if section.secret_key_file.is_empty() {

@@ -16,6 +16,11 @@ pub(super) const MIGRATION: &str = "
 CREATE TABLE silence (subject TEXT PRIMARY KEY, periods INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
+/// When was measured last, and how often that is to be.
+pub(super) const LAST_MIGRATION: &str = "
+CREATE TABLE measured (one INTEGER PRIMARY KEY CHECK (one = 1), at_ms INTEGER NOT NULL, period_seconds INTEGER NOT NULL);
+";
+
 /// The command that the node gives.
 pub const MEASURED: &str = "alarm.measured";
 /// Any letter is one too many.
@@ -25,7 +30,7 @@ const AGE_MAX_SECONDS: f64 = 300.0;
 /// Failed handler runs of a queue in 60 s.
 const FAILED_MAX: f64 = 10.0;
 /// Periods in a row without a value.
-const SILENT_PERIODS: i64 = 3;
+pub const SILENT_PERIODS: i64 = 3;
 /// The timer that notices when nobody measures any more, and what its alarm is about.
 const MEASURING: &str = "measuring";
 
@@ -65,10 +70,25 @@ pub(super) fn measured(tx: &mut Tx<'_>, command: &Command) -> Result<(), Handler
         judge(tx, queue)?;
     }
     clear(tx, "no-data", MEASURING, 0.0)?;
+    let now_ms = tx.now().ms();
+    tx.execute(
+        "INSERT INTO measured (one, at_ms, period_seconds) VALUES (1, ?1, ?2)
+         ON CONFLICT (one) DO UPDATE SET at_ms = ?1, period_seconds = ?2",
+        params![now_ms, measured.period_seconds as i64],
+    )?;
     let wait_ms = measured.period_seconds as i64 * SILENT_PERIODS * 1000;
-    let due = Ts::from_ms(tx.now().ms() + wait_ms);
+    let due = Ts::from_ms(now_ms + wait_ms);
     tx.schedule(due, MEASURING, "next", &Value::Null)?;
     tx.reply(&NoBody {}).map_err(Into::into)
+}
+
+/// The last measurement: when, and the seconds from one to the next.
+pub(super) fn last(tx: &Tx<'_>) -> Result<Option<(Ts, u64)>, Error> {
+    let at_ms: Option<i64> = tx.value("SELECT at_ms FROM measured", ())?;
+    let period: Option<i64> = tx.value("SELECT period_seconds FROM measured", ())?;
+    Ok(at_ms
+        .zip(period)
+        .map(|(at_ms, period)| (Ts::from_ms(at_ms), period.unsigned_abs())))
 }
 
 fn judge(tx: &mut Tx<'_>, measure: &QueueMeasure) -> Result<(), Error> {

@@ -15,6 +15,7 @@ mod standing;
 pub mod sync;
 #[cfg(test)]
 mod tests;
+pub mod webhook;
 
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub struct AuditRole {
     /// How long a logged line is kept here, where it can be searched and the same event is recognised: as long as the archive
     /// may bring it again. The files keep it longer.
     pub keep: Duration,
+    /// Whether alarms are told to a webhook.
+    pub webhook: bool,
 }
 
 impl Default for AuditRole {
@@ -42,6 +45,7 @@ impl Default for AuditRole {
     fn default() -> Self {
         Self {
             keep: Duration::from_secs(97 * 24 * 3600),
+            webhook: false,
         }
     }
 }
@@ -61,6 +65,8 @@ standing::MIGRATION,
 measures::MIGRATION,
 sync::MIGRATION,
 recount::MIGRATION,
+measures::LAST_MIGRATION,
+webhook::MIGRATION,
 ];
 
 const fn command<B: JsonSchema>(name: &'static str, mutates: bool) -> CommandSpec {
@@ -91,7 +97,7 @@ impl Role for AuditRole {
             command::<log::Search>("audit.search", false).answers::<Page<log::LogLine>>(),
             command::<ledger::Export>("audit.export", false).answers::<ledger::LedgerPage>(),
             command::<ledger::Verify>("audit.verify", false).answers::<ledger::Verdict>(),
-            command::<NoBody>("alarm.list", false).answers::<Page<standing::Told>>(),
+            command::<NoBody>("alarm.list", false).answers::<standing::Listed>(),
             command::<standing::Acknowledge>("alarm.acknowledge", true)
                 .answers::<standing::Acknowledged>(),
             command::<NoBody>("site.list", false).answers::<Page<sync::Standing>>(),
@@ -129,9 +135,9 @@ impl Role for AuditRole {
                 None => asked(tx, command),
             },
             Input::Event(received) => self.event(tx, received),
+            Input::Timer(timer) if timer.kind == webhook::TIMER => Ok(webhook::pump(tx)?),
             Input::Timer(timer) => measures::due(tx, timer),
-            // It asks for no calls.
-            Input::Effect(_) => Ok(()),
+            Input::Effect(result) => webhook::on_result(tx, result),
         }
     }
 }
@@ -144,6 +150,9 @@ impl AuditRole {
         ledger::event(tx, event)?;
         if let Some(producer) = &received.producer {
             sync::heard(tx, event, producer)?;
+        }
+        if self.webhook {
+            webhook::heard(tx, event)?;
         }
         match event.known() {
             Some(Known::ReplayCompleted(ended)) => {

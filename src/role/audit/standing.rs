@@ -4,10 +4,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::measures;
+use super::{measures, webhook};
 use crate::event::{AlarmCleared, AlarmRaised, AlarmSeverity, Event, Ts};
 use crate::role::alarm::Alarm;
-use crate::role::{Code, Command, HandlerError, NoBody, Rejection, listing};
+use crate::role::{Code, Command, HandlerError, NoBody, Rejection};
 use crate::store::{Error, Tx, params};
 
 /// One row per alarm that was ever raised; `changed_ms` orders what is said of it.
@@ -149,6 +149,28 @@ pub(super) struct Told {
     acknowledged_by: Option<String>,
 }
 
+/// What `alarm.list` answers: silence is not health, so it says how old what it knows is.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Alarms")]
+pub(super) struct Listed {
+    /// All that are raised, the worst and oldest first.
+    items: Vec<Told>,
+    /// When queues, letters and counts were measured last; absent before the first time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measured_at: Option<Ts>,
+    /// How long ago that was, seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_seconds: Option<u64>,
+    /// Seconds from one measurement to the next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    period_seconds: Option<u64>,
+    /// Whether three periods passed without a measurement, or there was none yet.
+    stale: bool,
+    /// How many raised or cleared alarms the webhook has not taken yet.
+    webhook_waiting: u64,
+}
+
 /// How many alarms somebody has seen.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -194,7 +216,21 @@ pub(super) fn list(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerErro
             acknowledged_by: row.acknowledged_by,
         })
         .collect();
-    tx.reply(&listing::page(&items, None)).map_err(Into::into)
+    let last = measures::last(tx)?;
+    let age_ms = last.map(|(at, _)| (tx.now().ms() - at.ms()).max(0).unsigned_abs());
+    let silent_ms = 1000 * measures::SILENT_PERIODS.unsigned_abs();
+    let stale = last
+        .zip(age_ms)
+        .is_none_or(|((_, period), age_ms)| age_ms > period * silent_ms);
+    let listed = Listed {
+        items,
+        measured_at: last.map(|(at, _)| at),
+        age_seconds: age_ms.map(|ms| ms / 1000),
+        period_seconds: last.map(|(_, period)| period),
+        stale,
+        webhook_waiting: webhook::waiting(tx)?,
+    };
+    tx.reply(&listed).map_err(Into::into)
 }
 
 /// `alarm.acknowledge`: somebody has seen it.

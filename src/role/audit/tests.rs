@@ -9,8 +9,9 @@ use crate::event::{
     Actor, AlarmCleared, AlarmRaised, AlarmSeverity, E164, Event, Key, Personal, Text, Ts,
     UserVerified, ids,
 };
-use crate::role::testing::{Bench, code, types};
+use crate::role::testing::{Bench, Reach, code, types};
 use crate::role::{Code, Input, Mode, Received};
+use crate::store::EffectOutcome;
 
 const PHONE: &str = "+12125550147";
 
@@ -156,6 +157,7 @@ fn an_event_is_logged_and_in_the_ledger_once_and_its_phone_nowhere() {
 fn the_log_is_searched_by_each_field_and_in_pages_and_old_lines_go() {
     let mut bench = Bench::new(AuditRole {
         keep: Duration::from_secs(3600),
+        ..AuditRole::default()
     });
     for n in 0..5 {
         bench.now = Ts::from_ms(bench.now.ms() + 1000);
@@ -392,4 +394,55 @@ fn alarms_of_other_roles_are_listed_in_whatever_order_their_events_come() {
     ask(&mut bench, "alarm.acknowledge", body);
     let list = ask(&mut bench, "alarm.list", json!({}));
     assert_eq!(list["items"][0]["acknowledgedBy"], "operator:olga");
+}
+
+#[test]
+fn a_webhook_is_told_each_alarm_under_one_key_until_it_takes_it_and_nothing_of_a_replay() {
+    let mut bench = Bench::new(AuditRole {
+        webhook: true,
+        ..AuditRole::default()
+    });
+    let up = |subject: &str| AlarmRaised {
+        alarm_name: Key::new("payment-unknown").expect("a key"),
+        severity: AlarmSeverity::Critical,
+        subject: Text::lossy(subject),
+        value: 1.0,
+        threshold: 0.0,
+        since: Ts::from_ms(0),
+    };
+    let waiting = |bench: &mut Bench<AuditRole>| {
+        ask(bench, "alarm.list", json!({}))["webhookWaiting"].clone()
+    };
+    bench.reach = Reach::NoExternal;
+    bench.event(&up("payment/0")).expect("handled");
+    bench.reach = Reach::Full;
+    assert_eq!(waiting(&mut bench), 0);
+    bench.event(&up("payment/1")).expect("handled");
+    bench.event(&up("payment/2")).expect("handled");
+    let calls = bench.effects();
+    assert_eq!(calls.len(), 1, "one at a time: {calls:?}");
+    let first = calls[0].clone();
+    let body = first.request["body"].as_str().expect("a text");
+    let body: Value = serde_json::from_str(body).expect("JSON");
+    assert_eq!(
+        (&body["type"], &body["data"]["subject"]),
+        (&json!("alarm.raised"), &json!("payment/1"))
+    );
+    let failed = EffectOutcome::Failed("503".to_owned());
+    bench.effect_result(&first.key, failed).expect("noted");
+    // The other one has its turn.
+    let second = bench.effects()[0].clone();
+    assert_ne!(second.key, first.key);
+    let done = || EffectOutcome::Done(json!({}));
+    bench.effect_result(&second.key, done()).expect("noted");
+    assert!(bench.effects().is_empty());
+    assert_eq!(waiting(&mut bench), 1);
+    let before = bench.now;
+    bench.fire_next_timer().expect("set").expect("handled");
+    assert_eq!(bench.now.ms() - before.ms(), 30_000);
+    let again = bench.effects()[0].clone();
+    assert_eq!((&again.key, &again.request), (&first.key, &first.request));
+    bench.effect_result(&again.key, done()).expect("noted");
+    assert_eq!(waiting(&mut bench), 0);
+    assert!(bench.fire_next_timer().is_none());
 }

@@ -8,7 +8,7 @@ use super::create::Job;
 use super::entity::{AuditRow, By, JUDGEMENT, Payment, PaymentStatus, Processor, history};
 use super::outcome::{ATTEMPTS, Confirmation, confirm, fail, step};
 use super::process::{send, submit};
-use super::{CONFIRMATION, PaymentOptions, create, decide, listings, refund, webhook};
+use super::{CONFIRMATION, PaymentOptions, conflict, create, decide, listings, refund, webhook};
 use crate::event::{Actor, Code, Id, Payer, Text};
 use crate::role::listing::id_of;
 use crate::role::permission::Scope;
@@ -92,6 +92,7 @@ pub(super) fn run(
         "payment.process" => process(tx, options, command),
         "payment.retry" => retry(tx, options, command),
         "payment.settle" => settle(tx, command),
+        "payment.resolve_conflict" => conflict::resolve(tx, command),
         "payment.refund" => refund::ask(tx, command),
         "payment.action" => action(tx, command),
         "payment.webhook" => webhook::receive(tx, options, command),
@@ -102,9 +103,12 @@ pub(super) fn run(
 /// Whose payment a command is about.
 pub(super) fn scope(tx: &Tx<'_>, command: &Command) -> Result<Scope, HandlerError> {
     match command.name.as_str() {
-        "payment.list" | "payment.list_pending" | "payment.list_flagged" | "payment.webhook" => {
-            Ok(Scope::Open)
-        }
+        "payment.list"
+        | "payment.list_pending"
+        | "payment.list_flagged"
+        | "payment.webhook"
+        // Only for those who may decide about every payment.
+        | "payment.resolve_conflict" => Ok(Scope::Open),
         "payment.create" => match Job::of(tx, id_of(command, "incidentId")?)? {
             Some(job) => Ok(Scope::Owned {
                 driver: None,

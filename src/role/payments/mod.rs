@@ -9,6 +9,7 @@
 
 mod backlog;
 mod commands;
+mod conflict;
 mod create;
 mod decide;
 pub mod entity;
@@ -133,6 +134,8 @@ const COMMANDS: &[CommandSpec] = &[
     spec::<commands::Move>("payment.process", P::PaymentProcess, true).answers::<Payment>(),
     spec::<commands::Move>("payment.retry", P::PaymentProcess, true).answers::<Payment>(),
     spec::<commands::Settle>("payment.settle", P::PaymentProcess, true).answers::<Payment>(),
+    spec::<conflict::Resolve>("payment.resolve_conflict", P::PaymentProcess, true)
+        .answers::<conflict::Resolved>(),
     spec::<refund::Ask>("payment.refund", P::PaymentProcess, true).answers::<Payment>(),
     spec::<commands::One>("payment.action", P::PaymentConfirm, false)
         .answers::<PaymentConfirmation>(),

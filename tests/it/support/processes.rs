@@ -167,6 +167,20 @@ impl Processes {
 
     /// SIGTERM, an orderly end, and a start up to `ready`.
     pub async fn restart(&mut self, role: &'static str) {
+        self.stop(role).await;
+        let log = self.dir.path().join(format!("{role}.log"));
+        let words = || std::fs::read_to_string(&log).expect("a log");
+        let starts = || words().matches(r#""message":"ready""#).count();
+        let before = starts();
+        self.start(role);
+        eventually("the role to be ready again", || async {
+            (starts() > before).then_some(())
+        })
+        .await;
+    }
+
+    /// SIGTERM and an orderly end.
+    pub async fn stop(&mut self, role: &'static str) {
         let mut child = self.roles.remove(role).expect("runs");
         let pid = i32::try_from(child.id()).expect("a process id");
         let pid = rustix::process::Pid::from_raw(pid).expect("not zero");
@@ -176,13 +190,6 @@ impl Processes {
         let log = self.dir.path().join(format!("{role}.log"));
         let words = || std::fs::read_to_string(&log).expect("a log");
         assert!(status.success(), "{role}: {status}: {}", words());
-        let starts = || words().matches(r#""message":"ready""#).count();
-        let before = starts();
-        self.start(role);
-        eventually("the role to be ready again", || async {
-            (starts() > before).then_some(())
-        })
-        .await;
     }
 
     /// SIGKILL.

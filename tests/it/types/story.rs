@@ -16,7 +16,7 @@ use crate::support::ends::stripe::StripeEnd;
 use crate::support::eventually;
 use roadcall::event::{Id, ids};
 use roadcall::node::letter::Letter;
-use roadcall::provider::push::signature;
+use roadcall::provider::signed::signature;
 use roadcall::role::RoleName;
 
 /// Far from every breakdown.

@@ -29,6 +29,8 @@ pub struct Faults {
     pub twice: f64,
     /// So many creations go well first.
     pub after: u64,
+    /// It answers no question either.
+    pub mute: bool,
 }
 
 #[derive(Default)]
@@ -147,6 +149,9 @@ impl StripeEnd {
     ) -> std::io::Result<()> {
         let request = read(&mut stream).await?;
         if request.method == "GET" {
+            if self.state().faults.mute {
+                return std::future::pending().await;
+            }
             let (status, body) = self.look(&request);
             return write(&mut stream, status, &body, 1).await;
         }
