@@ -29,7 +29,7 @@ impl Check<'_> {
         });
     }
 
-    fn within<T: PartialOrd + std::fmt::Display>(
+    pub(super) fn within<T: PartialOrd + std::fmt::Display>(
         &mut self,
         key: &str,
         value: &T,
@@ -62,6 +62,7 @@ impl Check<'_> {
         self.audit(config);
         self.snapshot(config);
         self.telephony(&config.telephony);
+        self.trace(&config.trace);
         self.log(&config.log.level);
     }
 

@@ -48,7 +48,7 @@ pub(super) fn resolve(
 }
 
 /// Every key that names a file with a secret in it.
-fn keys(config: &mut Config) -> [(&'static str, &mut String); 7] {
+fn keys(config: &mut Config) -> [(&'static str, &mut String); 8] {
     let (stripe, messages) = (&mut config.payments.stripe, &mut config.notifications);
     [
         ("bus.creds", &mut config.bus.creds),
@@ -73,5 +73,6 @@ fn keys(config: &mut Config) -> [(&'static str, &mut String); 7] {
             "telephony.webhook_secret_file",
             &mut config.telephony.webhook_secret_file,
         ),
+        ("trace.headers_file", &mut config.trace.headers_file),
     ]
 }

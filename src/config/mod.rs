@@ -14,6 +14,7 @@ mod payments;
 mod sections;
 mod snapshot;
 mod telephony;
+mod trace;
 pub mod units;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ pub use payments::*;
 pub use sections::*;
 pub use snapshot::*;
 pub use telephony::*;
+pub use trace::*;
 
 /// Where a configuration may come from.
 #[derive(Debug, Clone, Default)]
@@ -113,6 +115,7 @@ impl Loaded {
             auth,
             audit,
             snapshot,
+            trace,
             log
         );
         credentials::resolve(
@@ -312,7 +315,10 @@ impl Config {
 }
 
 fn secret(key: &str) -> bool {
-    matches!(key, "bus.url" | "telephony.summariser_url") || whole_secret(key)
+    matches!(
+        key,
+        "bus.url" | "telephony.summariser_url" | "trace.otlp_url"
+    ) || whole_secret(key)
 }
 
 /// Keys whose value is a secret and nothing else.

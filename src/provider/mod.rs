@@ -3,6 +3,7 @@
 
 mod http;
 pub mod logged;
+pub mod otlp;
 pub mod push;
 pub mod sms;
 pub mod smtp;

@@ -100,6 +100,7 @@ impl<R: Role> Bench<R> {
             origin,
             delivery: replayed.then_some("replay"),
             reach: self.reach,
+            trace: None,
         };
         let mut tx = Tx::open(&mut self.store, context).expect("a savepoint opens");
         let result = self.role.handle(&mut tx, input);
@@ -269,6 +270,7 @@ impl<R: Role> Bench<R> {
             origin: Origin::default(),
             delivery: None,
             reach: Reach::Full,
+            trace: None,
         };
         let tx = Tx::open(&mut self.store, context).expect("a savepoint opens");
         let scope = self.role.scope(&tx, &command);
@@ -296,6 +298,7 @@ impl<R: Role> Bench<R> {
             origin: Origin::default(),
             delivery: None,
             reach: Reach::Full,
+            trace: None,
         };
         let mut tx = Tx::open(&mut self.store, context).expect("a savepoint opens");
         let changed = tx.execute(sql, ()).expect("changed");

@@ -14,8 +14,10 @@ mod exhausted;
 mod judge;
 mod recover;
 mod replay;
+mod traced;
 mod upkeep;
 
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -23,6 +25,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::bus::{AckToken, Delivery};
+use crate::event::trace::TraceContext;
 use crate::event::{DecodeError, Event, Id, Ts, decode, ids};
 use crate::node::figures::RuleTally;
 use crate::node::transfer::IMPORTED;
@@ -33,6 +36,7 @@ use crate::store::{
     TxOutput,
 };
 
+use self::traced::Ended;
 pub use counts::Counts;
 pub use exhausted::{Exhausted, Standing};
 pub use replay::{End, ReplayPage, Replayed, mode_of};
@@ -167,6 +171,8 @@ pub struct StepOutput {
     pub replays: Vec<ReplayRow>,
     /// Whether the outbox grew: a hint for the relay.
     pub outbox_grew: bool,
+    /// The spans that asked for calls, by the calls' keys; nothing where nothing is traced.
+    pub places: HashMap<String, TraceContext>,
 }
 
 /// A role with its store, ready to be stepped.
@@ -181,6 +187,7 @@ pub struct Engine {
     counts: Counts,
     rules: RuleTally,
     upkeep: upkeep::Upkeep,
+    traces: Option<Box<traced::Traces>>,
 }
 
 impl Engine {
@@ -204,6 +211,7 @@ impl Engine {
             counts: Counts::default(),
             rules: RuleTally::default(),
             upkeep: upkeep::Upkeep::default(),
+            traces: None,
         }
     }
 
@@ -246,12 +254,14 @@ impl Engine {
             Ok(()) => {
                 self.counts.steps += 1;
                 self.rules.keep();
+                self.keep_traces();
                 Ok(output)
             }
             Err(error) => {
                 self.store.rollback();
                 self.counts = counts_before;
                 self.rules.undo();
+                self.undo_traces();
                 Err(error)
             }
         }
@@ -323,6 +333,22 @@ impl Engine {
             .collect())
     }
 
+    /// The spans that asked for them, by their keys; nothing where nothing is traced.
+    ///
+    /// # Errors
+    /// A store error.
+    pub fn pending_places(&self) -> Result<HashMap<String, TraceContext>, store::Error> {
+        if self.traces.is_none() {
+            return Ok(HashMap::new());
+        }
+        let place = |pending: store::PendingEffect| {
+            let text = pending.origin.traceparent?;
+            Some((pending.call.key, TraceContext::parse(&text)?))
+        };
+        let pending = self.store.pending_effects()?;
+        Ok(pending.into_iter().filter_map(place).collect())
+    }
+
     fn run_due_timers(&mut self, now: Ts, output: &mut StepOutput) -> Result<(), store::Error> {
         // What a restored role has yet to hear may stop them.
         if self.store.catching_up() {
@@ -377,6 +403,7 @@ impl Engine {
             origin: timer.origin(),
             delivery: None,
             reach: Reach::Full,
+            trace: None,
         };
         let input = Input::Timer(Timer {
             kind: timer.kind.clone(),
@@ -437,6 +464,7 @@ impl Engine {
             origin: pending.origin,
             delivery: None,
             reach: Reach::Full,
+            trace: None,
         };
         let input = Input::Effect(crate::role::EffectResult {
             key: key.to_owned(),
@@ -464,10 +492,11 @@ impl Engine {
     /// inner one is the handler's, with everything it wrote undone.
     fn run(
         &mut self,
-        context: Context,
+        mut context: Context,
         input: &Input,
         prepare: impl FnOnce(&mut Tx<'_>) -> Result<(), store::Error>,
     ) -> Result<Result<TxOutput, HandlerError>, store::Error> {
+        let began = self.trace_begins(&mut context, input);
         let mut tx = Tx::open(&mut self.store, context)?;
         let role = &mut self.role;
         prepare(&mut tx)?;
@@ -481,14 +510,20 @@ impl Engine {
             },
         );
         match result {
-            Ok(()) => Ok(Ok(tx.keep()?)),
+            Ok(()) => {
+                let done = tx.keep()?;
+                self.trace_ends(began.as_ref(), input, &Ended::Kept(&done.traced));
+                Ok(Ok(done))
+            }
             Err(HandlerError::Store(error))
                 if error.fatal() || error.class == store::Class::Busy =>
             {
                 Err(error)
             }
             Err(error) => {
+                let place = tx.place();
                 tx.abandon()?;
+                self.trace_ends(began.as_ref(), input, &Ended::Undone(place, &error));
                 Ok(Err(error))
             }
         }
@@ -497,6 +532,10 @@ impl Engine {
     fn collect(&mut self, done: TxOutput, output: &mut StepOutput) {
         self.counts.emitted += u64::from(done.emitted);
         output.outbox_grew |= done.emitted > 0;
+        if let Some(here) = done.traced.here {
+            let places = done.effects.iter().map(|call| (call.key.clone(), here));
+            output.places.extend(places);
+        }
         output.effects.extend(done.effects);
     }
 }
