@@ -280,6 +280,16 @@ fn print(connection: &Connection, report: &Report) -> Result<(), Failure> {
         &rows,
         &["what", "raw/s", "roadcall/s", "ratio", "aim"],
     )?;
+    let tracing = &report.tracing;
+    say(format_args!(
+        "handling with a tenth of all traces recorded: {} a second, {} of without; with all: {}, {} ({} spans taken, {} dropped)",
+        tracing.tenth_per_second,
+        ratio.tracing_tenth,
+        tracing.all_per_second,
+        ratio.tracing_all,
+        tracing.spans_exported,
+        tracing.spans_dropped
+    ))?;
     let latency = &roadcall.end_to_end;
     say(format_args!(
         "from made to handled at {} events/s: p50 {} ms, p99 {} ms",

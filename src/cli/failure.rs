@@ -230,6 +230,10 @@ fn node_line(error: &node::run::Error) -> Line {
             C::ArchiveHidden,
             "give the server the key that the store was written with, or restore the directory from a copy",
         ),
+        E::Trace(_) => (
+            C::Config,
+            "a header a line, like authorization: Bearer …, in a file that this user can read",
+        ),
         E::NotBuilt(_) => (
             C::NotBuilt,
             "this build runs incident, vendor, match, tracking, audit",

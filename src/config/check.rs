@@ -32,7 +32,7 @@ impl Check<'_> {
         });
     }
 
-    fn within<T: PartialOrd + std::fmt::Display>(
+    pub(super) fn within<T: PartialOrd + std::fmt::Display>(
         &mut self,
         key: &str,
         value: &T,
@@ -67,6 +67,7 @@ impl Check<'_> {
         self.snapshot(config);
         self.metrics(config);
         self.telephony(&config.telephony);
+        self.trace(&config.trace);
         self.log(&config.log.level);
     }
 

@@ -48,7 +48,7 @@ pub(super) fn resolve(
 }
 
 /// Every key that names a file with a secret in it.
-fn keys(config: &mut Config) -> [(&'static str, &mut String); 8] {
+fn keys(config: &mut Config) -> [(&'static str, &mut String); 10] {
     let (stripe, messages) = (&mut config.payments.stripe, &mut config.notifications);
     [
         ("bus.creds", &mut config.bus.creds),
@@ -78,5 +78,6 @@ fn keys(config: &mut Config) -> [(&'static str, &mut String); 8] {
             "audit.alarm_webhook_secret_file",
             &mut config.audit.alarm_webhook_secret_file,
         ),
+        ("trace.headers_file", &mut config.trace.headers_file),
     ]
 }

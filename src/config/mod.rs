@@ -14,6 +14,7 @@ mod payments;
 mod sections;
 mod snapshot;
 mod telephony;
+mod trace;
 pub mod units;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ pub use payments::*;
 pub use sections::*;
 pub use snapshot::*;
 pub use telephony::*;
+pub use trace::*;
 
 /// Where a configuration may come from.
 #[derive(Debug, Clone, Default)]
@@ -119,6 +121,7 @@ impl Loaded {
             audit,
             snapshot,
             metrics,
+            trace,
             log
         );
         credentials::resolve(
@@ -321,7 +324,7 @@ impl Config {
 fn secret(key: &str) -> bool {
     matches!(
         key,
-        "bus.url" | "telephony.summariser_url" | "audit.alarm_webhook_url"
+        "bus.url" | "telephony.summariser_url" | "audit.alarm_webhook_url" | "trace.otlp_url"
     ) || whole_secret(key)
 }
 

@@ -13,6 +13,7 @@ use super::notifications::Notifications;
 use super::payments::Payments;
 use super::snapshot::Snapshot;
 use super::telephony::Telephony;
+use super::trace::Trace;
 use super::units::{Size, Span};
 use crate::event::Codec;
 
@@ -42,6 +43,7 @@ pub struct Config {
     pub snapshot: Snapshot,
     pub telephony: Telephony,
     pub metrics: Metrics,
+    pub trace: Trace,
     pub log: Log,
     /// The depots of a hub, from their own files.
     #[serde(skip)]

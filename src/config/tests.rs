@@ -355,3 +355,31 @@ fn a_credential_is_a_file_of_the_service_manager_or_beside_the_configuration() {
         "{wrong:?}"
     );
 }
+
+#[test]
+fn spans_leave_this_machine_by_https_alone() {
+    for url in [
+        "https://collector.example:4318",
+        "http://127.0.0.1:4318",
+        "http://[::1]:4318/",
+        "",
+    ] {
+        load(&format!("[trace]\notlp_url = '{url}'")).unwrap_or_else(|wrong| panic!("{wrong:?}"));
+    }
+    for url in [
+        "http://collector.example:4318",
+        "http://localhost.example",
+        "https://",
+        "collector:4317",
+    ] {
+        let wrong = load(&format!("[trace]\notlp_url = '{url}'")).expect_err(url);
+        assert_eq!(wrong[0].key, "trace.otlp_url", "{wrong:?}");
+    }
+    let wrong = load("[trace]\nsample_ratio = 1.5").expect_err("over 1");
+    assert_eq!(wrong[0].key, "trace.sample_ratio", "{wrong:?}");
+    let loaded = load("[trace]\notlp_url = 'https://us:hidden@collector.example'").expect("valid");
+    assert_eq!(
+        row(&loaded, "trace.otlp_url").0,
+        "https://***@collector.example"
+    );
+}

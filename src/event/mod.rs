@@ -1,7 +1,7 @@
 //! Events: envelope, ids, subject grammar, catalogue and codec (DESIGN 5, DOMAIN 3). A leaf that everyone may use.
 //!
 //! In reading order: `types` and `lists` (the words), [`geo`], `personal`, `strict` (how a value is read), [`mod@catalogue`] (every event type),
-//! `envelope`, `subject`, [`ids`], `codec`, and what tells others of it all: `schema`, `asyncapi`.
+//! `envelope`, `subject`, [`ids`], `codec`, [`trace`], and what tells others of it all: `schema`, `asyncapi`.
 
 mod asyncapi;
 pub mod catalogue;
@@ -15,6 +15,7 @@ mod producer;
 mod schema;
 mod strict;
 mod subject;
+pub mod trace;
 mod types;
 
 pub use asyncapi::asyncapi;

@@ -19,6 +19,15 @@ pub struct Subject {
     pub entity: Key,
 }
 
+impl Subject {
+    /// It with `:entity` for the entity: one text for all events of a type.
+    #[must_use]
+    pub fn pattern(&self) -> String {
+        let (site, service) = (&self.site, self.source.service());
+        format!("roadcall.{site}.{service}.{}.:entity", self.detail_type)
+    }
+}
+
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

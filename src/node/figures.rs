@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::effects::{BreakerState, Runners};
 use super::engine::Counts;
+use super::trace::{RoleTracer, SpanCounts};
 
 /// Upper bounds of durations that are told apart, seconds.
 pub const BOUNDS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
@@ -52,6 +53,9 @@ pub struct Figures {
     pub commands: Timings,
     /// Of each service outside that was called.
     pub breakers: BTreeMap<String, BreakerState>,
+    /// What became of its spans; nothing where nothing is traced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spans: Option<SpanCounts>,
 }
 
 /// What rules did, kept step by step: a step that is undone counts nothing. Clones share what is kept.
@@ -101,6 +105,8 @@ pub struct Gathered {
     pub commands: Arc<Mutex<Timings>>,
     /// Who makes its calls to the outside.
     pub runners: Arc<Runners>,
+    /// What it traces with.
+    pub tracer: Option<RoleTracer>,
 }
 
 impl Gathered {
@@ -117,6 +123,7 @@ impl Gathered {
             rules: locked(&self.rules.kept).clone(),
             commands: locked(&self.commands).clone(),
             breakers: self.runners.breakers(),
+            spans: self.tracer.as_ref().map(RoleTracer::counts),
         }
     }
 }

@@ -57,5 +57,6 @@ pub mod status;
 pub mod story;
 pub mod switches;
 mod thread;
+pub mod trace;
 pub mod transfer;
 pub mod writer;

@@ -17,6 +17,7 @@ use super::registry::{self, Build};
 use super::started::{Started, start_role};
 use super::status::{InForce, SharedInForce};
 use super::switches::{self, Rules, Watch};
+use super::trace::Tracer;
 use crate::bus;
 use crate::bus::jetstream::JetStream;
 use crate::bus::links::Link;
@@ -26,6 +27,9 @@ use crate::event::{Actor, Id, Ts};
 use crate::role::RoleName;
 use crate::routing::Routes;
 use crate::store;
+
+/// How long a stop waits for the collector to take the last spans.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// How long the hub keeps copies of its depots' snapshots (DESIGN 6): in prod, and elsewhere.
 const COPIES_MAX_AGE: Duration = Duration::from_secs(35 * 86_400);
@@ -102,6 +106,9 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
+    /// What traces are sent with can't be read.
+    #[error("trace.headers_file: {0}")]
+    Trace(String),
     /// A role is not part of this build.
     #[error("role {0} is not built yet")]
     NotBuilt(RoleName),
@@ -217,6 +224,8 @@ pub struct Node {
     in_force: SharedInForce,
     /// Of the hub: for which depots its roles make what those lack.
     homes: Option<Arc<tokio::sync::Mutex<homes::Watch>>>,
+    /// What the roles trace with.
+    tracer: Option<Tracer>,
     /// Cancelled by whoever wants the site to stop, and by a role that can't go on.
     pub stop: CancellationToken,
 }
@@ -281,11 +290,13 @@ impl Node {
             rules_outdated: Arc::clone(&rules_outdated),
             in_force: Arc::new(Mutex::new(InForce::of(config, Vec::new()))),
             homes: None,
+            tracer: Tracer::start(config, clock).map_err(Error::Trace)?,
             stop: CancellationToken::new(),
         };
         let mut waiting = Vec::new();
         for role in roles {
             let (routes, stop) = (&rules.routes, &node.stop);
+            let clock = (clock, node.tracer.as_ref());
             let (started, ready) =
                 start_role(&bus, config, *role, build, routes, stop, clock).await?;
             waiting.push(ready);
@@ -376,6 +387,9 @@ impl Node {
             tracing::warn!(
                 "the outbox could not be emptied in time; it is sent after the next start"
             );
+        }
+        if let Some(tracer) = self.tracer {
+            tracer.close(LAST_SPANS).await;
         }
         self.bus.close().await;
         first_error.map_or(Ok(()), Err)

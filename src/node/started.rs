@@ -25,6 +25,7 @@ use super::run::Error;
 use super::snapshot::copies::Copier;
 use super::snapshot::keeper::{self, Keeper};
 use super::thread::on_thread;
+use super::trace::Tracer;
 use super::writer::{Job, Shared, Writer};
 use super::{
     advisories, api_calls, audit_notes, catchup, commands, consumer, eventlog, filters, homes,
@@ -291,8 +292,9 @@ pub(super) async fn start_role(
     build: Build<'_>,
     routes: &SharedRoutes,
     stop: &CancellationToken,
-    clock: Clock,
+    (clock, tracer): (Clock, Option<&Tracer>),
 ) -> Result<(Started, oneshot::Receiver<()>), Error> {
+    let tracer = tracer.map(|tracer| tracer.of(name));
     let lock = lock(&config.site.state_dir, name)?;
     prepare(config, name, clock)?;
     let role = build(config, name).ok_or(Error::NotBuilt(name))?;
@@ -319,13 +321,20 @@ pub(super) async fn start_role(
         Arc::clone(routes),
     );
     let engine = Engine::new(store, role, Arc::clone(routes), settings(config));
+    let engine = engine.traced(tracer.clone());
     let (jobs, receiver) = mpsc::channel(2 * config.engine.batch_max);
     let (acks, ack_receiver) = mpsc::unbounded_channel();
     let (ready, is_ready) = oneshot::channel();
     let (effects, calls) = mpsc::unbounded_channel();
     let (replays, progress) = mpsc::unbounded_channel();
     let runners = Arc::new(Runners::new(registry::runners(config, bus), clock));
-    tokio::spawn(make_calls(Arc::clone(&runners), calls, jobs.downgrade()));
+    let calling = make_calls(
+        Arc::clone(&runners),
+        calls,
+        jobs.downgrade(),
+        tracer.clone(),
+    );
+    tokio::spawn(calling);
     let shared = Shared {
         replays,
         effects,
@@ -342,6 +351,7 @@ pub(super) async fn start_role(
         rules: engine.rules(),
         commands: Arc::default(),
         runners,
+        tracer,
     };
     let writer = Writer {
         engine,

@@ -185,7 +185,7 @@ impl<B: Bus> Writer<B> {
         Ok(())
     }
 
-    fn hand_out(&self, output: StepOutput, askers: &mut HashMap<Id, oneshot::Sender<Reply>>) {
+    fn hand_out(&self, mut output: StepOutput, askers: &mut HashMap<Id, oneshot::Sender<Reply>>) {
         if output.outbox_grew {
             self.shared.outbox.notify_one();
         }
@@ -195,12 +195,14 @@ impl<B: Bus> Writer<B> {
         }
         for call in output.effects {
             // Nobody takes it while the node stops: it is in the store, and made after the next start.
-            let _ = self.shared.effects.send(Asked::Kept(call));
+            let place = output.places.remove(&call.key);
+            let _ = self.shared.effects.send(Asked::Kept(call, place));
         }
         for (id, call) in output.answers {
             if let Some(asker) = askers.remove(&id) {
                 // Nobody takes it while the node stops: the asker is told so by the closed channel.
-                let _ = self.shared.effects.send(Asked::Reply(call, asker));
+                let place = output.places.remove(&call.key);
+                let _ = self.shared.effects.send(Asked::Reply(call, place, asker));
             }
         }
         for row in output.replays {
@@ -225,8 +227,10 @@ impl<B: Bus> Writer<B> {
     async fn recover(&mut self) -> Result<Vec<Incoming>, store::Error> {
         let clean = self.engine.start(self.clock.now())?;
         // First of all: what follows hands its own calls out by itself.
+        let mut places = self.engine.pending_places()?;
         for call in self.engine.pending_effects()? {
-            let _ = self.shared.effects.send(Asked::Kept(call));
+            let place = places.remove(&call.key);
+            let _ = self.shared.effects.send(Asked::Kept(call, place));
         }
         let mut held = Vec::new();
         if let Some(queue) = self.queue {

@@ -4,6 +4,7 @@
 pub mod alarm;
 mod http;
 pub mod logged;
+pub mod otlp;
 pub mod push;
 pub mod signed;
 pub mod sms;

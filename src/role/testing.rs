@@ -108,6 +108,7 @@ impl<R: Role> Bench<R> {
             origin,
             delivery: replayed.then_some("replay"),
             reach: self.reach,
+            trace: None,
         };
         let mut tx = Tx::open(&mut self.store, context).expect("a savepoint opens");
         let result = self.role.handle(&mut tx, input);
@@ -301,6 +302,7 @@ impl<R: Role> Bench<R> {
             origin: Origin::default(),
             delivery: None,
             reach: Reach::Full,
+            trace: None,
         };
         let tx = Tx::open(&mut self.store, context).expect("a savepoint opens");
         let scope = self.role.scope(&tx, &command);
@@ -328,6 +330,7 @@ impl<R: Role> Bench<R> {
             origin: Origin::default(),
             delivery: None,
             reach: Reach::Full,
+            trace: None,
         };
         let mut tx = Tx::open(&mut self.store, context).expect("a savepoint opens");
         let changed = tx.execute(sql, ()).expect("changed");

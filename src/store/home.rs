@@ -77,6 +77,7 @@ impl Tx<'_> {
         if origin.home.is_none() {
             origin.home = self.store.home_of(incident)?;
         }
+        self.follow(incident);
         Ok(())
     }
 }

@@ -214,6 +214,7 @@ mod tests {
             },
             delivery: None,
             reach: Reach::Full,
+            trace: None,
         };
         store.begin().expect("begun");
         let mut tx = Tx::open(&mut store, context).expect("opened");

@@ -43,7 +43,7 @@ pub use reader::Reader;
 pub use replay::{ReplayRow, ReplayState};
 pub use schema::engine_migrations;
 pub use timer::DueTimer;
-pub use tx::{Context, Origin, Reach, Tx, TxOutput};
+pub use tx::{Context, Made, Origin, Reach, Traced, Tracing, Tx, TxOutput};
 pub use waiting::{Attempt, WaitingRow, WaitingState};
 
 use crate::event::{Codec, Id, Site};

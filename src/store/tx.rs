@@ -1,6 +1,8 @@
 //! What a role sees of the store: one input's savepoint, in which it reads and writes its tables, emits events, sets
 //! timers, asks for effects and replies. All of it commits with the step or not at all.
 
+mod traced;
+
 use std::collections::BTreeMap;
 
 use rusqlite::{OptionalExtension, Params, params, types::FromSql};
@@ -8,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::traced::{Made, Traced, Tracing};
 use super::{Class, EffectCall, EffectClass, Error, Store};
 use crate::event::{Base, Detail, EncodeError, Event, Id, Site, Ts, encode, ids};
 
@@ -61,6 +64,8 @@ pub struct Context {
     pub delivery: Option<&'static str>,
     /// How far what it does reaches.
     pub reach: Reach,
+    /// Where in its trace it is; `None` where nothing is traced.
+    pub trace: Option<Tracing>,
 }
 
 /// How far what an input does reaches beyond the role's own tables.
@@ -88,6 +93,8 @@ pub struct TxOutput {
     pub effects: Vec<EffectCall>,
     /// The call whose outcome is the reply.
     pub reply_with: Option<EffectCall>,
+    /// For its trace.
+    pub traced: Traced,
 }
 
 /// One input's transaction (a savepoint in the step).
@@ -121,8 +128,11 @@ impl<'a> Tx<'a> {
     ///
     /// # Errors
     /// A store error.
-    pub fn keep(self) -> Result<TxOutput, Error> {
+    pub fn keep(mut self) -> Result<TxOutput, Error> {
         self.store.run("keeping an input", "RELEASE input", ())?;
+        let (here, incident) = self.place();
+        self.output.traced.here = here;
+        self.output.traced.incident = incident;
         Ok(self.output)
     }
 
@@ -191,7 +201,8 @@ impl<'a> Tx<'a> {
             return Ok(id);
         }
         let entity = detail.entity();
-        let metadata = self.metadata(entity.as_str())?;
+        let (_, traceparent) = self.traceparent(id, self.context.origin.correlation);
+        let metadata = self.metadata(entity.as_str(), traceparent)?;
         let options = &self.store.options;
         let origin = &self.context.origin;
         let event = Event::build(
@@ -232,7 +243,12 @@ impl<'a> Tx<'a> {
         if self.store.is_archived(event.id)? {
             return Ok(());
         }
-        let (options, origin) = (&self.store.options, &self.context.origin);
+        let incident = event.correlation.or(self.context.origin.correlation);
+        let (place, traceparent) = self.traceparent(event.id, incident);
+        if let Some(place) = place {
+            self.note(event, place);
+        }
+        let options = &self.store.options;
         let mut headers = vec![(
             "Content-Type".to_owned(),
             options.codec.content_type().to_owned(),
@@ -243,8 +259,8 @@ impl<'a> Tx<'a> {
             "Roadcall-Seq".to_owned(),
             format!("{}:{epoch}:{n}", options.role),
         ));
-        if let Some(traceparent) = &origin.traceparent {
-            headers.push(("traceparent".to_owned(), traceparent.clone()));
+        if let Some(traceparent) = traceparent {
+            headers.push(("traceparent".to_owned(), traceparent));
         }
         if let Some(delivery) = self.context.delivery {
             headers.push(("Roadcall-Delivery".to_owned(), delivery.to_owned()));
@@ -303,7 +319,11 @@ impl<'a> Tx<'a> {
     }
 
     /// `detail.metadata` as DOMAIN 3.1 wants it, the per-entity sequence included.
-    fn metadata(&mut self, entity: &str) -> Result<BTreeMap<String, String>, Error> {
+    fn metadata(
+        &mut self,
+        entity: &str,
+        traceparent: Option<String>,
+    ) -> Result<BTreeMap<String, String>, Error> {
         let sequence: Option<i64> = self.store.value(
             "numbering an entity's events",
             "INSERT INTO entity_sequence (entity, n) VALUES (?1, 1)
@@ -323,8 +343,8 @@ impl<'a> Tx<'a> {
         if let Some(cause) = origin.cause {
             metadata.insert("causationId".to_owned(), cause.to_string());
         }
-        if let Some(traceparent) = &origin.traceparent {
-            metadata.insert("traceparent".to_owned(), traceparent.clone());
+        if let Some(traceparent) = traceparent {
+            metadata.insert("traceparent".to_owned(), traceparent);
         }
         Ok(metadata)
     }

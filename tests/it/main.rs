@@ -52,6 +52,7 @@ mod stops;
 mod support;
 mod switches;
 mod tidy;
+mod traces;
 mod transfers;
 mod trouble;
 mod types;

@@ -7,6 +7,7 @@
 mod pipeline;
 mod raw;
 pub mod replays;
+mod sink;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -96,6 +97,20 @@ pub struct RoadcallReport {
     pub end_to_end: EndToEnd,
 }
 
+/// What tracing costs: handling with it, events a second; without it see [`RoadcallReport::handle_per_second`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TracingReport {
+    /// With the tenth of all traces that is recorded where no file says otherwise.
+    pub tenth_per_second: u64,
+    /// With all of them.
+    pub all_per_second: u64,
+    /// Of the spans of both, what the collector took.
+    pub spans_exported: u64,
+    /// And what there was no room for.
+    pub spans_dropped: u64,
+}
+
 /// Roadcall over raw.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -107,6 +122,10 @@ pub struct Ratio {
     /// Of the hand-written loop; 0.9 is the aim.
     #[serde(rename = "loop")]
     pub whole: f64,
+    /// Handling with a tenth of all traces recorded over handling without.
+    pub tracing_tenth: f64,
+    /// The same with all of them.
+    pub tracing_all: f64,
 }
 
 /// One broker's figures.
@@ -119,6 +138,8 @@ pub struct Report {
     pub raw: RawReport,
     /// Roadcall.
     pub roadcall: RoadcallReport,
+    /// Roadcall with tracing on.
+    pub tracing: TracingReport,
     /// One over the other.
     pub ratio: Ratio,
 }
@@ -170,7 +191,7 @@ const RULES: &str = r#"
 [[rule]]
 name = "bench-backlog"
 pattern = { source = ["roadcall.incident"], detail-type = ["IncidentRated"] }
-targets = [{ queue = "vendor-queue" }, { queue = "match-queue" }]
+targets = [{ queue = "vendor-queue" }, { queue = "match-queue" }, { queue = "telephony-queue" }, { queue = "payment-approval-queue" }]
 
 [[rule]]
 name = "bench-steady"
@@ -202,6 +223,7 @@ pub async fn run(options: &Options, sync_mode: &str, tell: impl Fn(&str)) -> Res
     let whole = bench.whole_loop().await?;
     tell("roadcall: handle");
     let handle = bench.handle().await?;
+    let tracing = tracing(&bench, &tell).await?;
     tell("roadcall: relay");
     let relay = bench.relay().await?;
     tell("roadcall: end to end");
@@ -214,7 +236,10 @@ pub async fn run(options: &Options, sync_mode: &str, tell: impl Fn(&str)) -> Res
             handle: ratio(handle, fetch_ack),
             relay: ratio(relay, publish),
             whole: ratio(whole, hand_written),
+            tracing_tenth: ratio(tracing.tenth_per_second, handle),
+            tracing_all: ratio(tracing.all_per_second, handle),
         },
+        tracing,
         raw: RawReport {
             publish_per_second: publish,
             publish_singly_per_second: singly,
@@ -228,6 +253,28 @@ pub async fn run(options: &Options, sync_mode: &str, tell: impl Fn(&str)) -> Res
             loop_per_second: whole,
             end_to_end,
         },
+    })
+}
+
+/// The same work as `handle` does, behind it and on as many events.
+async fn tracing(
+    bench: &pipeline::Bench<'_>,
+    tell: &impl Fn(&str),
+) -> Result<TracingReport, Error> {
+    let sink = sink::Sink::start().await?;
+    tell("roadcall: handle, a tenth traced");
+    let (tenth, few) = bench
+        .handle_traced(RoleName::Telephony, &sink.url, 0.1)
+        .await?;
+    tell("roadcall: handle, all traced");
+    let (all, many) = bench
+        .handle_traced(RoleName::Payments, &sink.url, 1.0)
+        .await?;
+    Ok(TracingReport {
+        tenth_per_second: tenth,
+        all_per_second: all,
+        spans_exported: few.exported + many.exported,
+        spans_dropped: few.dropped + many.dropped,
     })
 }
 
@@ -263,6 +310,8 @@ async fn make_topology(bus: &JetStream) -> Result<(), Error> {
         queues: vec![
             queue(RoleName::Vendor, BACKLOG),
             queue(RoleName::Match, BACKLOG),
+            queue(RoleName::Telephony, BACKLOG),
+            queue(RoleName::Payments, BACKLOG),
             queue(RoleName::Tracking, STEADY),
         ],
         links: Vec::new(),

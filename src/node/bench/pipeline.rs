@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{EndToEnd, Error, Options, database, entity, per_second, site, stream_grew};
 use crate::bus::jetstream::JetStream;
 use crate::bus::{Bus, EVENTS};
+use crate::config::Config;
 use crate::event::{Actor, Codec, Known, OfferExpired, WorkStarted};
 use crate::node::clock::Clock;
 use crate::node::engine::{Counts, Engine, Settings, SharedRoutes};
@@ -17,6 +18,7 @@ use crate::node::intake::Intake;
 use crate::node::latency::Latency;
 use crate::node::relay::Relay;
 use crate::node::thread::on_thread;
+use crate::node::trace::{RoleTracer, SpanCounts, Tracer};
 use crate::node::writer::{Job, Shared, Writer};
 use crate::node::{consumer, publisher};
 use crate::role::permission::{Caller, Permission, Scope};
@@ -168,11 +170,12 @@ impl Running {
 }
 
 /// What runs in a pipeline.
-struct Parts {
+struct Parts<'a> {
     role: Counting,
-    database: &'static str,
+    database: &'a str,
     consumes: bool,
     publishes: bool,
+    tracer: Option<RoleTracer>,
 }
 
 /// The bench's own side: the broker and what is to be measured on it.
@@ -204,6 +207,7 @@ impl<'a> Bench<'a> {
             database: "loop",
             consumes: true,
             publishes: true,
+            tracer: None,
         };
         let mut running = self.start(parts).await?;
         let began = Instant::now();
@@ -217,14 +221,45 @@ impl<'a> Bench<'a> {
 
     /// Fetch, handle, acknowledge; the follow-ups stay in the outbox, for [`Bench::relay`].
     pub(super) async fn handle(&self) -> Result<u64, Error> {
+        self.handle_as(RoleName::Vendor, "handle", None).await
+    }
+
+    /// The same from another queue, with this share of it traced to `collector`.
+    pub(super) async fn handle_traced(
+        &self,
+        name: RoleName,
+        collector: &str,
+        share: f64,
+    ) -> Result<(u64, SpanCounts), Error> {
+        let mut config = Config::default();
+        collector.clone_into(&mut config.trace.otlp_url);
+        config.trace.sample_ratio = share;
+        let tracer = Tracer::start(&config, Clock).map_err(Error::Bench)?;
+        let of_role = tracer.as_ref().map(|tracer| tracer.of(name));
+        let database = format!("traced-{name}");
+        let rate = self.handle_as(name, &database, of_role.clone()).await?;
+        if let Some(tracer) = tracer {
+            tracer.close(Duration::from_secs(10)).await;
+        }
+        let counts = of_role.map(|tracer| tracer.counts()).unwrap_or_default();
+        Ok((rate, counts))
+    }
+
+    async fn handle_as(
+        &self,
+        name: RoleName,
+        database: &str,
+        tracer: Option<RoleTracer>,
+    ) -> Result<u64, Error> {
         let parts = Parts {
             role: Counting {
-                name: RoleName::Vendor,
+                name,
                 follows_up: true,
             },
-            database: "handle",
+            database,
             consumes: true,
             publishes: false,
+            tracer,
         };
         let mut running = self.start(parts).await?;
         let began = Instant::now();
@@ -246,6 +281,7 @@ impl<'a> Bench<'a> {
             database: "handle",
             consumes: false,
             publishes: true,
+            tracer: None,
         };
         let began = Instant::now();
         let running = self.start(parts).await?;
@@ -266,6 +302,7 @@ impl<'a> Bench<'a> {
             database: "producer",
             consumes: false,
             publishes: true,
+            tracer: None,
         };
         let sink = Parts {
             role: Counting {
@@ -275,6 +312,7 @@ impl<'a> Bench<'a> {
             database: "sink",
             consumes: true,
             publishes: false,
+            tracer: None,
         };
         let producer = self.start(producer).await?;
         let mut sink = self.start(sink).await?;
@@ -302,7 +340,7 @@ impl<'a> Bench<'a> {
         })
     }
 
-    async fn start(&self, parts: Parts) -> Result<Running, Error> {
+    async fn start(&self, parts: Parts<'_>) -> Result<Running, Error> {
         let path = database(&self.options.dir, parts.database);
         let (name, publishes) = (parts.role.name, parts.publishes);
         let queue = parts.consumes.then(|| name.queue()).flatten();
@@ -325,7 +363,8 @@ impl<'a> Bench<'a> {
             Box::new(parts.role),
             Arc::clone(&self.routes),
             Settings::default(),
-        );
+        )
+        .traced(parts.tracer);
         let (jobs, receiver) = mpsc::channel(2 * BATCH);
         let (acks, ack_receiver) = mpsc::unbounded_channel();
         let (effects, _) = mpsc::unbounded_channel();

@@ -5,6 +5,7 @@
 //! outcome is an outcome, never success (DOMAIN 6).
 
 mod breaker;
+mod traced;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +17,9 @@ use self::breaker::Breaker;
 pub use self::breaker::BreakerState;
 use super::clock::Clock;
 use super::engine::Work;
+use super::trace::RoleTracer;
 use super::writer::{Job, Reply};
+use crate::event::trace::TraceContext;
 use crate::provider::{CallError, Runner};
 use crate::role::{Code, Rejection};
 use crate::store::{EffectCall, EffectOutcome};
@@ -95,6 +98,12 @@ impl Runners {
         }
     }
 
+    /// Whose service makes calls of this kind.
+    #[must_use]
+    pub fn service(&self, kind: &str) -> Option<&'static str> {
+        self.by_kind.get(kind).map(|runner| runner.service())
+    }
+
     /// How the breaker of each service stands that was called.
     #[must_use]
     pub fn breakers(&self) -> BTreeMap<String, BreakerState> {
@@ -118,10 +127,10 @@ fn jittered(wait: Duration) -> Duration {
 /// A call, and who wants to know how it ended.
 #[derive(Debug)]
 pub enum Asked {
-    /// The role: the call is in its store until the result was handled.
-    Kept(EffectCall),
+    /// The role: the call is in its store until the result was handled. The span that asked for it, where traced.
+    Kept(EffectCall, Option<TraceContext>),
     /// Only whoever sent a command and waits for its reply.
-    Reply(EffectCall, oneshot::Sender<Reply>),
+    Reply(EffectCall, Option<TraceContext>, oneshot::Sender<Reply>),
 }
 
 /// Makes the calls that arrive, 64 at the most, and hands their outcomes to the writer, or to who asked, until the channel
@@ -130,17 +139,19 @@ pub async fn make_calls(
     runners: Arc<Runners>,
     mut calls: mpsc::UnboundedReceiver<Asked>,
     jobs: mpsc::WeakSender<Job>,
+    tracer: Option<RoleTracer>,
 ) {
     let room = Arc::new(Semaphore::new(AT_ONCE));
     while let Some(asked) = calls.recv().await {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
             return;
         };
-        let (runners, jobs) = (Arc::clone(&runners), jobs.clone());
+        let (runners, jobs, tracer) = (Arc::clone(&runners), jobs.clone(), tracer.clone());
         tokio::spawn(async move {
+            let tracer = tracer.as_ref();
             match asked {
-                Asked::Kept(call) => {
-                    let outcome = make(&runners, &call).await;
+                Asked::Kept(call, place) => {
+                    let outcome = make(&runners, &call, tracer.zip(place)).await;
                     drop(permit);
                     if let Some(jobs) = jobs.upgrade() {
                         let key = call.key;
@@ -148,8 +159,8 @@ pub async fn make_calls(
                         let _ = jobs.send(Job::Do(Work::Effect { key, outcome })).await;
                     }
                 }
-                Asked::Reply(call, asker) => {
-                    let outcome = make(&runners, &call).await;
+                Asked::Reply(call, place, asker) => {
+                    let outcome = make(&runners, &call, tracer.zip(place)).await;
                     // The asker may have given up waiting.
                     let _ = asker.send(reply(outcome));
                 }
@@ -158,8 +169,16 @@ pub async fn make_calls(
     }
 }
 
-async fn make(runners: &Runners, call: &EffectCall) -> EffectOutcome {
+async fn make(
+    runners: &Runners,
+    call: &EffectCall,
+    traced: Option<(&RoleTracer, TraceContext)>,
+) -> EffectOutcome {
+    let began = traced.map(|(tracer, place)| traced::begin(tracer, place));
     let outcome = runners.run(call).await;
+    if let Some(began) = began {
+        began.end(call, runners.service(&call.kind), &outcome);
+    }
     if !matches!(outcome, EffectOutcome::Done(_)) {
         tracing::warn!(
             effect = call.key,

@@ -55,6 +55,7 @@ impl Engine {
             },
             delivery: None,
             reach: Reach::Full,
+            trace: None,
         };
         let reply = match self.permit(command, spec, &context)? {
             Err(error) => Err(self.refusal(command, error)),
@@ -64,6 +65,10 @@ impl Engine {
                 Err(error) => Err(self.refusal(command, error)),
                 Ok(mut done) => {
                     if let Some(call) = done.reply_with.take() {
+                        let place = done.traced.here;
+                        output
+                            .places
+                            .extend(place.map(|here| (call.key.clone(), here)));
                         output.answers.push((command.id, call));
                         self.collect(done, output);
                         return Ok(());

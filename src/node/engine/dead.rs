@@ -42,6 +42,7 @@ impl Engine {
                 row.event_id,
             )?,
         });
+        self.trace_letter(&row, event, letter.dead_letter_id, reason);
         let body = self.letter_body(&letter)?;
         let headers = [("Content-Type".to_owned(), "application/json".to_owned())];
         self.store.append_letter(
@@ -109,6 +110,7 @@ impl Engine {
             },
             delivery: None,
             reach: Reach::Full,
+            trace: None,
         };
         let mut tx = Tx::open(&mut self.store, context)?;
         tx.emit(&detail)?;

@@ -215,6 +215,7 @@ impl Engine {
                 }
                 _ => Reach::Full,
             },
+            trace: None,
         }
     }
 

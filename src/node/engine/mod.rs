@@ -15,14 +15,16 @@ mod exhausted;
 mod judge;
 mod recover;
 mod replay;
+mod traced;
 mod upkeep;
 mod work;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use crate::event::trace::TraceContext;
 use crate::event::{Site, Ts, ids};
 use crate::node::figures::RuleTally;
 use crate::role::{HandlerError, Input, Role, Timer};
@@ -31,6 +33,7 @@ use crate::store::{
     self, Context, DueTimer, EffectCall, EffectOutcome, Reach, Store, Tx, TxOutput,
 };
 
+use self::traced::Ended;
 pub use counts::Counts;
 pub use exhausted::{Exhausted, Standing};
 pub use replay::{End, ReplayPage, Replayed, mode_of};
@@ -91,6 +94,7 @@ pub struct Engine {
     counts: Counts,
     rules: RuleTally,
     upkeep: upkeep::Upkeep,
+    traces: Option<Box<traced::Traces>>,
 }
 
 impl Engine {
@@ -114,6 +118,7 @@ impl Engine {
             counts: Counts::default(),
             rules: RuleTally::default(),
             upkeep: upkeep::Upkeep::default(),
+            traces: None,
         }
     }
 
@@ -161,12 +166,14 @@ impl Engine {
             Ok(()) => {
                 self.counts.steps += 1;
                 self.rules.keep();
+                self.keep_traces();
                 Ok(output)
             }
             Err(error) => {
                 self.store.rollback();
                 self.counts = counts_before;
                 self.rules.undo();
+                self.undo_traces();
                 Err(error)
             }
         }
@@ -238,6 +245,22 @@ impl Engine {
             .collect())
     }
 
+    /// The spans that asked for them, by their keys; nothing where nothing is traced.
+    ///
+    /// # Errors
+    /// A store error.
+    pub fn pending_places(&self) -> Result<HashMap<String, TraceContext>, store::Error> {
+        if self.traces.is_none() {
+            return Ok(HashMap::new());
+        }
+        let place = |pending: store::PendingEffect| {
+            let text = pending.origin.traceparent?;
+            Some((pending.call.key, TraceContext::parse(&text)?))
+        };
+        let pending = self.store.pending_effects()?;
+        Ok(pending.into_iter().filter_map(place).collect())
+    }
+
     fn run_due_timers(&mut self, now: Ts, output: &mut StepOutput) -> Result<(), store::Error> {
         // What a restored role has yet to hear may stop them.
         if self.store.catching_up() {
@@ -292,6 +315,7 @@ impl Engine {
             origin: timer.origin(),
             delivery: None,
             reach: Reach::Full,
+            trace: None,
         };
         let input = Input::Timer(Timer {
             kind: timer.kind.clone(),
@@ -352,6 +376,7 @@ impl Engine {
             origin: pending.origin,
             delivery: None,
             reach: Reach::Full,
+            trace: None,
         };
         let input = Input::Effect(crate::role::EffectResult {
             key: key.to_owned(),
@@ -379,10 +404,11 @@ impl Engine {
     /// inner one is the handler's, with everything it wrote undone.
     fn run(
         &mut self,
-        context: Context,
+        mut context: Context,
         input: &Input,
         prepare: impl FnOnce(&mut Tx<'_>) -> Result<(), store::Error>,
     ) -> Result<Result<TxOutput, HandlerError>, store::Error> {
+        let began = self.trace_begins(&mut context, input);
         let mut tx = Tx::open(&mut self.store, context)?;
         let role = &mut self.role;
         prepare(&mut tx)?;
@@ -396,14 +422,20 @@ impl Engine {
             },
         );
         match result {
-            Ok(()) => Ok(Ok(tx.keep()?)),
+            Ok(()) => {
+                let done = tx.keep()?;
+                self.trace_ends(began.as_ref(), input, &Ended::Kept(&done.traced));
+                Ok(Ok(done))
+            }
             Err(HandlerError::Store(error))
                 if error.fatal() || error.class == store::Class::Busy =>
             {
                 Err(error)
             }
             Err(error) => {
+                let place = tx.place();
                 tx.abandon()?;
+                self.trace_ends(began.as_ref(), input, &Ended::Undone(place, &error));
                 Ok(Err(error))
             }
         }
@@ -412,6 +444,10 @@ impl Engine {
     fn collect(&mut self, done: TxOutput, output: &mut StepOutput) {
         self.counts.emitted += u64::from(done.emitted);
         output.outbox_grew |= done.emitted > 0;
+        if let Some(here) = done.traced.here {
+            let places = done.effects.iter().map(|call| (call.key.clone(), here));
+            output.places.extend(places);
+        }
         output.effects.extend(done.effects);
     }
 }

@@ -153,11 +153,13 @@ impl Engine {
             Ok(value) => {
                 self.store.commit()?;
                 self.rules.keep();
+                self.keep_traces();
                 Ok(value)
             }
             Err(error) => {
                 self.store.rollback();
                 self.rules.undo();
+                self.undo_traces();
                 Err(error)
             }
         }

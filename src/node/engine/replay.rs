@@ -298,6 +298,7 @@ impl Engine {
             } else {
                 Reach::StateOnly
             },
+            trace: None,
         }
     }
 
@@ -365,6 +366,7 @@ fn told_at(input_id: Id, now: Ts) -> Context {
         origin: Origin::default(),
         delivery: None,
         reach: Reach::Full,
+        trace: None,
     }
 }
 

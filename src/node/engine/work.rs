@@ -1,11 +1,13 @@
 //! What goes into a step, and what comes out of it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::{Exhausted, ReplayPage};
 use crate::bus::{AckToken, Delivery};
+use crate::event::trace::TraceContext;
 use crate::event::{DecodeError, Event, Id, decode};
 use crate::node::transfer::IMPORTED;
 use crate::role::{Command, Mode, Rejection};
@@ -98,4 +100,6 @@ pub struct StepOutput {
     pub replays: Vec<ReplayRow>,
     /// Whether the outbox grew: a hint for the relay.
     pub outbox_grew: bool,
+    /// The spans that asked for calls, by the calls' keys; nothing where nothing is traced.
+    pub places: HashMap<String, TraceContext>,
 }

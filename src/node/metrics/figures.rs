@@ -29,6 +29,7 @@ impl Collector for Told {
         rules(&told, &mut encoder)?;
         commands(&told, &mut encoder)?;
         breakers(&told, &mut encoder)?;
+        spans(&told, &mut encoder)?;
         replays(&told, &mut encoder)
     }
 }
@@ -96,6 +97,21 @@ fn commands(told: &[Status], encoder: &mut DescriptorEncoder) -> fmt::Result {
                 &buckets,
                 None,
             )?;
+    }
+    Ok(())
+}
+
+fn spans(told: &[Status], encoder: &mut DescriptorEncoder) -> fmt::Result {
+    let help = "Spans of traces, by what became of them: taken by the collector, or given up";
+    let mut metric = encoder.encode_descriptor("trace_spans", help, None, MetricType::Counter)?;
+    for (status, figures) in measured(told) {
+        let Some(counts) = figures.spans else {
+            continue;
+        };
+        for (outcome, count) in [("exported", counts.exported), ("dropped", counts.dropped)] {
+            let labels = [("role", status.role.as_str()), ("outcome", outcome)];
+            counter(&mut metric, &labels, count)?;
+        }
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ mod stick;
 mod story;
 mod ten_days;
 mod tls;
+mod traced;
 mod wire;
 
 use std::time::Duration;
@@ -38,11 +39,16 @@ pub struct Sites {
 impl Sites {
     /// The hub alone.
     pub async fn hub() -> Self {
+        Self::hub_with("").await
+    }
+
+    /// The same with these lines in its configuration.
+    pub async fn hub_with(lines: &str) -> Self {
         let root = tempfile::TempDir::new().expect("a directory");
         let (port, leaf_port) = (free_port(), free_port());
         let wire = Wire::to(leaf_port, 7).await;
         let more = format!(
-            "leaf_listen = '127.0.0.1:{leaf_port}'\nleaf_url = ['nats-leaf://127.0.0.1:{}']",
+            "leaf_listen = '127.0.0.1:{leaf_port}'\nleaf_url = ['nats-leaf://127.0.0.1:{}']\n{lines}",
             wire.port
         );
         let mut hub = Place::new(root.path(), "hub", "hub", port, &more);
@@ -73,7 +79,12 @@ impl Sites {
 
     /// A depot's box without its site file.
     pub fn depot(&self, site: &str) -> Place {
-        Place::new(self.root.path(), site, site, free_port(), "")
+        self.depot_with(site, "")
+    }
+
+    /// The same with these lines in its configuration.
+    pub fn depot_with(&self, site: &str, lines: &str) -> Place {
+        Place::new(self.root.path(), site, site, free_port(), lines)
     }
 
     /// Connections to hub and depots, in this order.

@@ -1,6 +1,7 @@
 //! An HTTP server that records requests, headers and raw bodies included, and answers by a script.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::Read as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -196,6 +197,15 @@ async fn read(stream: &mut BufReader<TcpStream>) -> Option<Request> {
         .and_then(|text| text.parse().ok());
     let mut body = vec![0; length.unwrap_or(0)];
     stream.read_exact(&mut body).await.ok()?;
+    if headers
+        .get("content-encoding")
+        .is_some_and(|how| how == "gzip")
+    {
+        let mut plain = Vec::new();
+        let mut packed = flate2::read::GzDecoder::new(body.as_slice());
+        packed.read_to_end(&mut plain).ok()?;
+        body = plain;
+    }
     Some(Request {
         path,
         headers,
