@@ -48,10 +48,11 @@ pub(super) fn resolve(
 }
 
 /// Every key that names a file with a secret in it.
-fn keys(config: &mut Config) -> [(&'static str, &mut String); 7] {
+fn keys(config: &mut Config) -> [(&'static str, &mut String); 8] {
     let (stripe, messages) = (&mut config.payments.stripe, &mut config.notifications);
     [
         ("bus.creds", &mut config.bus.creds),
+        ("broker.store_key_file", &mut config.broker.store_key_file),
         (
             "payments.stripe.secret_key_file",
             &mut stripe.secret_key_file,

@@ -1,4 +1,5 @@
 //! What concerns the machine around the program, not the business in it.
 
 pub mod ownership;
+pub mod private;
 pub mod systemd;

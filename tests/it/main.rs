@@ -4,6 +4,7 @@ mod accounts;
 mod advisories;
 mod archives;
 mod asyncapi;
+mod at_rest;
 mod audits;
 mod calls;
 mod clients;
