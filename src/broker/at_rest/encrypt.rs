@@ -45,6 +45,7 @@ pub(super) async fn encrypt(options: &Options, opened: &Opened) -> Result<(), Er
     copy_below(&from, &copy.join("jetstream")).map_err(failed(&copy))?;
     let found = probe(options).await?;
     let before = census(options, &found, &copy, None).await?;
+    drop_empty(&copy).map_err(failed(&copy))?;
     let after = census(options, &found, &copy, Some(opened)).await?;
     check(&copy, &before, &after)?;
     write_note(&copy, &Note::of(&opened.key, opened.cipher))?;
@@ -101,6 +102,20 @@ fn check(copy: &Path, before: &Census, after: &Census) -> Result<(), Error> {
         Some(path) => Err(wrong(format!("{path} was not encrypted"))),
         None => Ok(()),
     }
+}
+
+/// The server gives a block that is empty no key, and then fails to write to it. It makes a new one where there is none.
+fn drop_empty(dir: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            drop_empty(&path)?;
+        } else if path.extension().is_some_and(|ext| ext == "blk") && entry.metadata()?.len() == 0 {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 /// The first stream, consumer or block that has no key beside it.
