@@ -137,6 +137,10 @@ codes! {
         means "The store directory holds a stream EVENTS that the server did not load. Making a new one would delete the archive, so nothing is made and nothing starts.",
         why "The server runs with a wrong or missing encryption key, or the stream's files are damaged.",
         fix "Give the server the key that the store was written with, or restore the directory from a copy. Only if the archive may be lost: move the directory away.";
+    StoreKey = "RC0217", exit 1, "the broker's store and its key do not go together",
+        means "The store holds a note of the key that it is encrypted with, and the key that is configured is another one, or there is none, or the store is not encrypted at all. nats-server would start, show no streams, and delete what it can't read when they are made anew; so it is not started, and nothing in the store was touched.",
+        why "broker.store_key_file names another site's key, or a key of before a rotation (FILE.old); store.key was not brought along when the state directory was moved; a credential is missing in /etc/roadcall/secrets; or the store was put in place of another one.",
+        fix "Name the right key: everything is there again with it. A plain store is encrypted by `roadcall auth rotate-store-key --yes`. A key that is lost can't be made again: restore store and key from a copy, or, only if the archive may be lost, move the store's directory away.";
 
     StateDir = "RC0302", exit 1, "the state directory can't be used",
         means "The directory for the roles' databases can't be made or written. Nothing was started.",

@@ -1,5 +1,6 @@
 //! The nats-server that this process may run: found, configured, started, watched, stopped (DESIGN 9).
 
+pub mod at_rest;
 pub mod durability;
 mod leftover;
 mod links;
@@ -19,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
+use at_rest::{AtRest, Opened};
 pub use links::{Cluster, Leaf, Links, Proof, Remote};
 use settings::Listening;
 
@@ -28,6 +30,8 @@ pub const FLOOR: (u32, u32, u32) = (2, 10, 25);
 pub const LINK_FLOOR: (u32, u32, u32) = (2, 15, 1);
 /// The user of the system account, which only this process knows the password of.
 pub(crate) const SYSTEM_USER: &str = "roadcall";
+/// Where the child finds the key of its store.
+pub(crate) const KEY_VARIABLE: &str = "RC_JS_KEY";
 /// How long a start may take.
 const START_MAX: Duration = Duration::from_secs(30);
 
@@ -80,6 +84,20 @@ pub enum Error {
     /// It ended or did not answer.
     #[error("nats-server did not start: {0}")]
     NotStarted(String),
+    /// The file with the store's key.
+    #[error("the store key {} {message}", path.display())]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The store and the key do not go together.
+    #[error(transparent)]
+    Key(#[from] at_rest::Mismatch),
+    /// The store did not get its new key.
+    #[error("the store's key was not changed: {0}")]
+    Rotation(String),
 }
 
 /// How to run it.
@@ -103,6 +121,8 @@ pub struct Options {
     pub monitor_url: String,
     /// Its links to other brokers.
     pub links: Links,
+    /// The key of an encrypted store; `None` where nobody named a place for one.
+    pub at_rest: Option<AtRest>,
 }
 
 /// A running, supervised nats-server.
@@ -173,24 +193,40 @@ impl Running {
 /// # Errors
 /// See [`Error`].
 pub async fn start(options: Options) -> Result<Running, Error> {
-    let (binary, version) = probe(&options).await?;
-    if options.links.any() && numbers(&version) < LINK_FLOOR {
-        return Err(Error::TooOldForLinks { found: version });
+    let found = probe(&options).await?;
+    if options.links.any() && numbers(&found.1) < LINK_FLOOR {
+        return Err(Error::TooOldForLinks { found: found.1 });
     }
-    let (host, port) = pick_port(&options.listen).await?;
-    let monitor = match options.monitor_url.as_str() {
-        "" => pick_port("127.0.0.1:0").await?,
-        url => monitor::address(url).map_err(Error::NotStarted)?,
-    };
     let fail = |path: &Path, error: std::io::Error| Error::Directory {
         path: path.to_owned(),
         message: error.to_string(),
     };
     std::fs::create_dir_all(&options.store_dir).map_err(|error| fail(&options.store_dir, error))?;
     let lock = leftover::lock(&options.store_dir)?;
-    let config = options.store_dir.join("nats-server.conf");
-    leftover::end(&options.store_dir, &config).await;
+    leftover::end(
+        &options.store_dir,
+        &options.store_dir.join("nats-server.conf"),
+    )
+    .await;
+    // Before anything in the store is touched (BROKER 0 E).
+    let opened = at_rest::settle(options.at_rest.as_ref(), &options.store_dir)?;
     settings::adopt_store(&options.store_dir).map_err(|error| fail(&options.store_dir, error))?;
+    launch(options, found, lock, opened).await
+}
+
+/// The same on a store that is taken already and that `opened` opens.
+async fn launch(
+    options: Options,
+    (binary, version): (PathBuf, String),
+    lock: std::fs::File,
+    opened: Option<Opened>,
+) -> Result<Running, Error> {
+    let (host, port) = pick_port(&options.listen).await?;
+    let monitor = match options.monitor_url.as_str() {
+        "" => pick_port("127.0.0.1:0").await?,
+        url => monitor::address(url).map_err(Error::NotStarted)?,
+    };
+    let config = options.store_dir.join("nats-server.conf");
     let listening = Listening {
         host,
         port,
@@ -204,17 +240,21 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         listening,
         // New at each start, and nowhere but in the server's file, which only its owner reads.
         system: doors.then(|| uuid::Uuid::new_v4().simple().to_string()),
+        cipher: opened.as_ref().map(|opened| opened.cipher),
         file: config.clone(),
     };
     settings.write()?;
-    let last_words = LastWords::default();
-    let child = spawn(&binary, &config, &last_words)?;
-    let stop = CancellationToken::new();
-    let mut watched = Watched {
+    let program = Program {
         binary,
         config,
+        key: opened.map(|opened| opened.key),
+        last_words: LastWords::default(),
+    };
+    let child = program.spawn()?;
+    let stop = CancellationToken::new();
+    let mut watched = Watched {
+        program,
         child,
-        last_words,
         pid: Arc::default(),
         stop: stop.clone(),
         _lock: lock,
@@ -370,55 +410,68 @@ impl LastWords {
     }
 }
 
-fn spawn(binary: &Path, config: &Path, last_words: &LastWords) -> Result<Child, Error> {
-    let mut child = Command::new(binary)
-        .arg("--config")
-        .arg(config)
-        // Pipes, not /dev/null: a root without devices is enough. It reads no input and logs to stderr.
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        // A signal from the terminal is ours to pass on, after the roles have stopped.
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| Error::NotRunnable {
-            path: binary.to_owned(),
-            message: error.to_string(),
-        })?;
-    if let Some(stderr) = child.stderr.take() {
-        let last_words = last_words.clone();
-        tokio::spawn(async move {
-            let mut lines = BufReader::new(stderr).lines();
-            let mut told = "";
-            while let Ok(Some(line)) = lines.next_line().await {
-                if line.contains("[FTL]") {
-                    last_words.set(&line);
-                }
-                if let Some((what, help)) = tls::trouble(&line) {
-                    // Each try of a link says it again.
-                    if told != what {
-                        tracing::error!(what, help, broker = line, "a link is refused");
-                        told = what;
+/// What is run, again and again.
+struct Program {
+    binary: PathBuf,
+    config: PathBuf,
+    /// Handed to the child by its environment, which only its user reads: arguments and files are seen by more.
+    key: Option<at_rest::StoreKey>,
+    last_words: LastWords,
+}
+
+impl Program {
+    fn spawn(&self) -> Result<Child, Error> {
+        let mut command = Command::new(&self.binary);
+        if let Some(key) = &self.key {
+            command.env(KEY_VARIABLE, key.quoted());
+        }
+        let mut child = command
+            .arg("--config")
+            .arg(&self.config)
+            // Pipes, not /dev/null: a root without devices is enough. It reads no input and logs to stderr.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // A signal from the terminal is ours to pass on, after the roles have stopped.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| Error::NotRunnable {
+                path: self.binary.clone(),
+                message: error.to_string(),
+            })?;
+        if let Some(stderr) = child.stderr.take() {
+            let last_words = self.last_words.clone();
+            tokio::spawn(async move {
+                let mut lines = BufReader::new(stderr).lines();
+                let mut told = "";
+                while let Ok(Some(line)) = lines.next_line().await {
+                    if line.contains("[FTL]") {
+                        last_words.set(&line);
                     }
-                } else if line.contains("[ERR]") || line.contains("[FTL]") {
-                    tracing::error!(broker = line, "nats-server says");
-                } else if line.contains("[WRN]") {
-                    tracing::warn!(broker = line, "nats-server says");
-                } else {
-                    tracing::debug!(broker = line, "nats-server says");
+                    if let Some((what, help)) = tls::trouble(&line) {
+                        // Each try of a link says it again.
+                        if told != what {
+                            tracing::error!(what, help, broker = line, "a link is refused");
+                            told = what;
+                        }
+                    } else if line.contains("[ERR]") || line.contains("[FTL]") {
+                        tracing::error!(broker = line, "nats-server says");
+                    } else if line.contains("[WRN]") {
+                        tracing::warn!(broker = line, "nats-server says");
+                    } else {
+                        tracing::debug!(broker = line, "nats-server says");
+                    }
                 }
-            }
-        });
+            });
+        }
+        Ok(child)
     }
-    Ok(child)
 }
 
 struct Watched {
-    binary: PathBuf,
-    config: PathBuf,
+    program: Program,
     child: Child,
-    last_words: LastWords,
     /// The process id of `child`, for those who only send it a signal.
     pid: Arc<AtomicI32>,
     stop: CancellationToken,
@@ -444,7 +497,7 @@ impl Watched {
                 if let Ok(Some(status)) = self.child.try_wait() {
                     // Its last line may still be on its way through the pipe.
                     tokio::time::sleep(Duration::from_millis(50)).await;
-                    let words = self.last_words.get();
+                    let words = self.program.last_words.get();
                     return Err(Error::NotStarted(
                         words.unwrap_or_else(|| format!("it ended with {status}")),
                     ));
@@ -474,7 +527,7 @@ impl Watched {
             }
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(Duration::from_secs(10));
-            match spawn(&self.binary, &self.config, &self.last_words) {
+            match self.program.spawn() {
                 Ok(child) => {
                     self.child = child;
                     self.note_pid();

@@ -1,5 +1,6 @@
 //! A broker's monitoring over HTTP: whether JetStream answers, and how lazily it writes to its disk.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,6 +31,46 @@ pub async fn sync_interval(url: &str) -> Result<DiskSync, String> {
         .filter(|_| ok)
         .ok_or_else(|| "it does not answer /varz".to_owned())?;
     of_varz(&varz)
+}
+
+/// How much a stream holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct StreamCount {
+    pub(super) messages: u64,
+    pub(super) first_seq: u64,
+    pub(super) last_seq: u64,
+    pub(super) consumers: u64,
+}
+
+/// Every stream of the server, as `ACCOUNT NAME`.
+///
+/// # Errors
+/// A sentence.
+pub(super) async fn streams(
+    (host, port): &(String, u16),
+) -> Result<BTreeMap<String, StreamCount>, String> {
+    let (ok, body) = get(host, *port, "/jsz?accounts=true&streams=true").await?;
+    let jsz: serde_json::Value = serde_json::from_slice(&body)
+        .ok()
+        .filter(|_| ok)
+        .ok_or_else(|| "nats-server does not answer /jsz".to_owned())?;
+    let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
+    let mut found = BTreeMap::new();
+    for account in list(&jsz["account_details"]) {
+        for stream in list(&account["stream_detail"]) {
+            let number = |name: &str| stream["state"][name].as_u64().unwrap_or(0);
+            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            let name = format!("{} {}", text(&account["name"]), text(&stream["name"]));
+            let count = StreamCount {
+                messages: number("messages"),
+                first_seq: number("first_seq"),
+                last_seq: number("last_seq"),
+                consumers: number("consumer_count"),
+            };
+            found.insert(name, count);
+        }
+    }
+    Ok(found)
 }
 
 /// Host and port of `http://host:port`.

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::at_rest::Cipher;
 use super::leftover::PID_FILE;
 use super::links::{self, ACCOUNT, quoted};
-use super::{Error, Options, SYSTEM_USER};
+use super::{Error, KEY_VARIABLE, Options, SYSTEM_USER};
 
 /// From which version the flags of BROKER 0 A are known.
 const FEATURE_FLAGS: (u32, u32, u32) = (2, 15, 0);
@@ -29,6 +30,8 @@ pub(super) struct Settings {
     pub(super) listening: Listening,
     /// The password of the system account's user, where there are depots to cut off.
     pub(super) system: Option<String>,
+    /// The cipher of an encrypted store; its key is in the child's environment.
+    pub(super) cipher: Option<Cipher>,
     pub(super) file: PathBuf,
 }
 
@@ -98,13 +101,16 @@ impl Settings {
             host == "localhost" || host.parse::<IpAddr>().is_ok_and(|host| host.is_loopback());
         let tls = links.proof.as_ref().filter(|_| !here);
         let tls = tls.map_or_else(String::new, links::Proof::clients);
+        let encrypted = self.cipher.map_or_else(String::new, |cipher| {
+            format!(", cipher: {cipher}, key: ${KEY_VARIABLE}")
+        });
         // Whoever reaches the listener, which is on this machine unless a file says otherwise, is the user `app`: it is the
         // account that keeps depots, who come in by another door, apart from it.
         format!(
             "# Written by roadcall; changes here are lost.\nserver_name: {}\nlisten: \"{host}:{port}\"\n\
              http: \"{monitor_host}:{monitor_port}\"\npid_file: {}\nping_interval: \"10s\"\nping_max: 2\nmax_payload: 1MB\n\
              {flags}{tls}jetstream {{ store_dir: {}, domain: {}, sync_interval: \"{sync_interval}\", \
-             max_file_store: {max_file_store_bytes} }}\n\
+             max_file_store: {max_file_store_bytes}{encrypted} }}\n\
              accounts {{\n{system}  {ACCOUNT} {{ jetstream: enabled, users: [\n  {}\n  ] }}\n}}\n{}no_auth_user: app\n{}{}",
             quoted(server_name),
             quoted(&store_dir.join(PID_FILE).display().to_string()),

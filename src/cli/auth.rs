@@ -1,16 +1,22 @@
-//! `roadcall auth …`: how the first admin comes to be; everybody else registers, or is made by him.
+//! `roadcall auth …`: how the first admin comes to be (everybody else registers, or is made by him), and the key of the
+//! broker's store.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::Connection;
 use super::call::{body, send, text};
 use super::failure::Failure;
 use super::output::{print_json, say};
+use super::run::broker_options;
+use crate::broker::at_rest::StoreKey;
+use crate::broker::at_rest::rotate::{Rotated, rotate};
+use crate::config::is_given;
 use crate::ops::certificates;
+use crate::ops::ownership::Owner;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AuthVerb {
@@ -42,11 +48,90 @@ pub(super) enum AuthVerb {
         #[arg(long, value_name = "KEY")]
         idempotency_key: Option<String>,
     },
+    /// Give the store of a broker that does not run another key, or encrypt a plain one (changes data).
+    ///
+    /// The key's file, broker.store_key_file or store.key in the state directory, holds the new key afterwards; the old one
+    /// stays beside it as FILE.old. Cut off anywhere it leaves a store that one of FILE and FILE.new opens: a start uses that
+    /// one, and the next run finishes.
+    RotateStoreKey(Rotate),
+}
+
+/// See [`AuthVerb::RotateStoreKey`].
+#[derive(Debug, Args)]
+pub(super) struct Rotate {
+    /// A file with the new key, mode 0600; without it a random one is made.
+    #[arg(long, value_name = "FILE")]
+    new_key_file: Option<PathBuf>,
+    /// Really do it.
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Rotate {
+    async fn run(self, connection: &Connection) -> Result<ExitCode, Failure> {
+        if !self.yes {
+            return Err(Failure::usage(
+                "the store's key is not changed without --yes",
+                "stop the broker first; a plain store is copied, so that it needs as much disk again for a while",
+            ));
+        }
+        let config = connection.config()?;
+        let new = match &self.new_key_file {
+            Some(path) => StoreKey::read(path, is_given(path))?
+                .map(Some)
+                .ok_or_else(|| {
+                    let message = format!("{} is not there", path.display());
+                    Failure::usage(&message, "--new-key-file names a file with the new key")
+                })?,
+            None => None,
+        };
+        let options = broker_options(&config);
+        let (key_file, _) = config.store_key_file();
+        let places = [options.store_dir.clone(), key_file.clone()];
+        // Before anything is made: what root makes belongs to whoever has the directory.
+        let owners = places.map(|place| (Owner::above(place.parent().unwrap_or(&place)), place));
+        let done = rotate(options, new).await;
+        for (owner, place) in owners {
+            if let Some(owner) = owner {
+                owner.take(&place);
+            }
+        }
+        let file = key_file.display();
+        let (what, detail) = match done? {
+            Rotated::Rewrapped(files) => (
+                "rotated",
+                format!(
+                    "{files} data keys are wrapped with the key in {file}; the old key is in {file}.old"
+                ),
+            ),
+            Rotated::Encrypted => (
+                "encrypted",
+                format!("the store is encrypted with the key in {file}"),
+            ),
+            Rotated::Begun => (
+                "empty",
+                format!("the store is empty; its first start uses the key in {file}"),
+            ),
+            Rotated::Finished => (
+                "finished",
+                format!(
+                    "a rotation was cut off after the store had taken its new key; that key is in {file} now, and there was no further rotation"
+                ),
+            ),
+        };
+        if connection.json {
+            print_json(&json!({ "result": what, "keyFile": key_file, "detail": detail }))?;
+        } else {
+            say(format_args!("{detail}"))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 pub(super) async fn auth(connection: &Connection, verb: AuthVerb) -> Result<ExitCode, Failure> {
     match verb {
         AuthVerb::Init { dir, names, renew } => init(connection, &dir, &names, renew),
+        AuthVerb::RotateStoreKey(rotate) => rotate.run(connection).await,
         AuthVerb::CreateAdmin {
             phone,
             name,

@@ -17,7 +17,7 @@ use super::failure::Failure;
 use super::output::{print_json, say};
 use super::roles::{Wanted, settle, topology_roles};
 use super::run::{broker_options, settle_sync};
-use crate::broker;
+use crate::broker::{self, at_rest::Encryption};
 use crate::bus::jetstream::JetStream;
 use crate::bus::topology;
 use crate::config::Config;
@@ -137,6 +137,11 @@ pub(super) async fn check(connection: &Connection, of: &OfRoles) -> Result<ExitC
     };
     let embedded = asked.embedded(&config);
     let bus = broker(&mut config, &asked, embedded, &mut found).await;
+    // Without --role the whole site is meant, and its broker may be a service of its own here.
+    let here = of.role.is_empty() && config.broker_store_dir().join("jetstream").is_dir();
+    if embedded || here {
+        encryption(&config, &mut found);
+    }
     if let Some(bus) = &bus {
         topology(bus, &config, &roles, embedded, &mut found).await;
     }
@@ -209,6 +214,32 @@ async fn broker(
     };
     found.add("durability", status, sync.to_string());
     Some(bus)
+}
+
+/// Whether the store of our broker is encrypted, and whether the key is the one that opens it.
+fn encryption(config: &Config, found: &mut Findings) {
+    let at_rest = broker_options(config).at_rest;
+    match broker::at_rest::encryption(at_rest.as_ref(), &config.broker_store_dir()) {
+        Ok(Encryption::On(cipher)) => found.add(
+            "encryption",
+            Status::Ok,
+            format!("the broker's store is encrypted ({cipher}), and the key is the right one"),
+        ),
+        Ok(Encryption::Coming(cipher)) => found.add(
+            "encryption",
+            Status::Ok,
+            format!("the broker's store is empty and will be encrypted ({cipher})"),
+        ),
+        Ok(Encryption::Off) => {
+            let say = "off: whoever has the disk reads the archive";
+            found.add("encryption", Status::Note, say);
+            if let Some(last) = found.0.last_mut() {
+                let do_it = "roadcall auth rotate-store-key --yes, while the broker is stopped, encrypts the store";
+                last.help = Some(do_it.to_owned());
+            }
+        }
+        Err(error) => found.fail("encryption", &error.into()),
+    }
 }
 
 async fn topology(

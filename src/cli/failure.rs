@@ -193,8 +193,30 @@ fn broker_line(error: &broker::Error) -> Line {
             C::BrokerNotStarted,
             "is broker.listen taken? nats-server --config with the file in its store directory says more",
         ),
+        E::KeyFile { .. } => (
+            C::Config,
+            "broker.store_key_file names a file of mode 0600 with the key, one line of at least 32 characters, and nothing else",
+        ),
+        E::Key(mismatch) => (C::StoreKey, mismatch_help(mismatch)),
+        E::Rotation(_) => (C::Failed, "the store opens with the key that it had"),
     };
     Line::of(code, error.to_string(), help)
+}
+
+fn mismatch_help(mismatch: &broker::at_rest::Mismatch) -> &'static str {
+    use broker::at_rest::Mismatch as M;
+    match mismatch {
+        M::Wrong { .. } | M::Missing { .. } => {
+            "name the file with the store's key in broker.store_key_file; nothing was started, and the store is as it was"
+        }
+        M::Plain { .. } => {
+            "roadcall auth rotate-store-key --yes encrypts it with that key; or take the key away"
+        }
+        M::Unknown { .. } => {
+            "bring back the file jetstream/RC/store-key of the store, or restore the directory from a copy"
+        }
+        M::Cipher { .. } => "set broker.store_cipher to the one that the store has",
+    }
 }
 
 fn node_line(error: &node::run::Error) -> Line {

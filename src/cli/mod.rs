@@ -50,6 +50,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Loaded, Sources};
 use crate::error::ErrorCode;
+use crate::ops::private;
 use failure::Failure;
 
 /// Dispatches roadside help to broken-down trucks.
@@ -171,7 +172,7 @@ enum Command {
     /// Look at and change the areas that reports count by.
     #[command(subcommand)]
     Geofence(geofence::GeofenceVerb),
-    /// Make the first admin.
+    /// Make the first admin; change the key of the broker's store.
     #[command(subcommand)]
     Auth(auth::AuthVerb),
     /// Look at payments, decide about them, settle and refund them.
@@ -225,6 +226,16 @@ enum Command {
     Explain(explain::Explain),
 }
 
+impl Command {
+    /// Whether it makes files in a state directory or in a broker's store.
+    fn keeps_state(&self) -> bool {
+        matches!(
+            self,
+            Self::Demo(_) | Self::Check(_) | Self::Bench(_) | Self::Auth(_) | Self::Snapshot(_)
+        )
+    }
+}
+
 /// Parses the arguments, does what they say, and gives the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -271,6 +282,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             "give --role or a command; see roadcall --help",
         ));
     };
+    if command.keeps_state() {
+        private::own_only();
+    }
     let runtime = run::runtime()?;
     runtime.block_on(async {
         match command {

@@ -11,10 +11,11 @@ use super::failure::Failure;
 use super::logging;
 use super::reload::Reloader;
 use super::roles::{Wanted, settle, topology_roles};
+use crate::broker::at_rest::{AtRest, Cipher};
 use crate::broker::{self, durability::DiskSync};
 use crate::bus::jetstream::JetStream;
 use crate::bus::{Bus, EVENTS};
-use crate::config::{Config, path_dirs};
+use crate::config::{Config, Profile, StoreCipher, is_given, path_dirs};
 use crate::event::Ts;
 use crate::gateway::Gateway;
 use crate::node;
@@ -23,7 +24,7 @@ use crate::node::metrics::textfile::Textfile;
 use crate::node::preflight::{guard_archive, sync};
 use crate::node::run::{Node, desired, routes, settle_topology};
 use crate::node::sites::{self, Depots};
-use crate::ops::systemd;
+use crate::ops::{private, systemd};
 
 /// How often rules that wait for `topology apply` are held against the server.
 const LOOK_FOR_TOPOLOGY: Duration = Duration::from_secs(2);
@@ -53,6 +54,22 @@ pub(super) fn broker_options(config: &Config) -> broker::Options {
         max_file_store_bytes: config.broker.max_file_store.0,
         monitor_url: config.broker.monitor_url.clone(),
         links: sites::broker_links(config),
+        at_rest: Some(at_rest(config)),
+    }
+}
+
+/// Where the key of the broker's store is, and whether one is made for a new store: in profile prod.
+fn at_rest(config: &Config) -> AtRest {
+    let (key_file, named) = config.store_key_file();
+    AtRest {
+        given: is_given(&key_file),
+        key_file,
+        named,
+        make: config.site.profile == Profile::Prod,
+        cipher: match config.broker.store_cipher {
+            StoreCipher::ChaChaPoly => Cipher::ChaChaPoly,
+            StoreCipher::Aes => Cipher::Aes,
+        },
     }
 }
 
@@ -61,6 +78,7 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
     let (wanted, connection, loaded) = settle(connection, names)?;
     let mut config = loaded.config;
     let logging = logging::start(&config.log.level);
+    close(&config);
     let mut reloader = Reloader::new(&connection, &config, logging);
     config.pin_digest();
     runtime()?.block_on(async {
@@ -115,6 +133,22 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
         }
         result
     })
+}
+
+/// What is made from here on is for this user alone, and what others may read of it already no longer is.
+fn close(config: &Config) {
+    private::own_only();
+    let (changed, refused) = private::tighten(&config.site.state_dir, &config.broker_store_dir());
+    if changed > 0 {
+        tracing::warn!(
+            changed,
+            "others could read files of the state directory or of the broker's store; no longer"
+        );
+    }
+    if let Some(first) = refused.first() {
+        let (count, first) = (refused.len(), first.display());
+        tracing::warn!(count, %first, "others may read files that this user can't change");
+    }
 }
 
 fn on(kind: SignalKind) -> Result<Signal, Failure> {

@@ -319,6 +319,17 @@ impl Config {
             named.to_owned()
         }
     }
+
+    /// The file with the key of its store, and whether the configuration names it; else it need not be there.
+    #[must_use]
+    pub fn store_key_file(&self) -> (PathBuf, bool) {
+        let named = &self.broker.store_key_file;
+        if named.is_empty() {
+            (self.site.state_dir.join("store.key"), false)
+        } else {
+            (PathBuf::from(named), true)
+        }
+    }
 }
 
 fn secret(key: &str) -> bool {
@@ -400,6 +411,12 @@ pub fn path_dirs() -> Vec<PathBuf> {
 /// Where the service manager put the secrets of this process.
 fn credentials_directory() -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
+}
+
+/// Whether the service manager gave this file to the process: who may read it is its business then.
+#[must_use]
+pub fn is_given(path: &Path) -> bool {
+    credentials_directory().is_some_and(|dir| path.starts_with(dir))
 }
 
 /// The file, as device and inode, that the service manager gave as a way to its journal.

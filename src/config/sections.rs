@@ -167,6 +167,11 @@ pub struct Broker {
     pub monitor_url: String,
     /// How much disk its streams may use.
     pub max_file_store: Size,
+    /// A file with the key that its store is encrypted with; else `store.key` in the state directory, where that is there.
+    /// Profile prod makes one for a store that is empty.
+    pub store_key_file: String,
+    /// What a new store is encrypted with.
+    pub store_cipher: StoreCipher,
     /// At the hub: where the brokers of depots connect, `host:port`; empty for no depots.
     pub leaf_listen: String,
     /// At the hub: how depots reach it, `nats-leaf://host:port`; what `roadcall site add` tells them.
@@ -232,6 +237,15 @@ pub enum BrokerMode {
     External,
 }
 
+/// See [`Broker::store_cipher`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)] // the names say it
+pub enum StoreCipher {
+    ChaChaPoly,
+    Aes,
+}
+
 impl Default for Broker {
     fn default() -> Self {
         Self {
@@ -242,6 +256,8 @@ impl Default for Broker {
             sync_interval: "always".to_owned(),
             monitor_url: String::new(),
             max_file_store: Size(10 << 30),
+            store_key_file: String::new(),
+            store_cipher: StoreCipher::ChaChaPoly,
             leaf_listen: String::new(),
             leaf_url: Vec::new(),
             server_name: String::new(),

@@ -2,4 +2,5 @@
 
 pub mod certificates;
 pub mod ownership;
+pub mod private;
 pub mod systemd;

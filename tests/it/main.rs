@@ -5,6 +5,7 @@ mod advisories;
 mod alarms;
 mod archives;
 mod asyncapi;
+mod at_rest;
 mod audits;
 mod calls;
 mod clients;

@@ -52,7 +52,8 @@ const STORE_FOR_ROLES: [&str; 10] = [
     "Origin",
 ];
 /// Files that may sleep, with the reason; everything else waits for a condition.
-const SLEEPERS: [(&str, &str); 11] = [
+const SLEEPERS: [(&str, &str); 12] = [
+    ("tests/it/at_rest.rs", "the moment of a kill is the fault"),
     (
         "tests/it/sites/stick.rs",
         "the server forgets ids by the clock",

@@ -53,6 +53,7 @@ async fn broker(dir: &Path, listen: &str) -> Running {
         max_file_store_bytes: 10 << 30,
         monitor_url: String::new(),
         links: Links::default(),
+        at_rest: None,
     };
     start(options).await.expect("the broker starts")
 }
