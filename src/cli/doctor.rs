@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::output::{print_json, say};
 use super::roles::topology_roles;
 use crate::config::Loaded;
-use crate::node::doctor::finding::quoted;
+use crate::node::doctor::finding::{quoted, without_password};
 use crate::node::doctor::{Doctor, Finding, Report};
 
 /// Exit 0 if nothing is wrong, 2 with findings, 1 if something could not be looked at and nothing else was found.
@@ -79,9 +79,11 @@ fn program(connection: &Connection) -> String {
     for path in &connection.config {
         words.push(format!("--config {}", quoted(&path.display().to_string())));
     }
+    // What is printed may be kept somewhere: whoever pastes it knows his password.
+    let nats = connection.nats.as_deref().map(without_password);
     let flags = [
         ("site", &connection.site),
-        ("nats", &connection.nats),
+        ("nats", &nats),
         ("creds", &connection.creds),
         ("state-dir", &connection.state_dir),
     ];

@@ -161,6 +161,18 @@ pub fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
+/// An address as it may be shown.
+#[must_use]
+pub fn without_password(url: &str) -> String {
+    let one = |url: &str| match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => {
+            format!("{}***{}", &url[..scheme + 3], &url[at..])
+        }
+        _ => url.to_owned(),
+    };
+    url.split(',').map(one).collect::<Vec<_>>().join(",")
+}
+
 /// A span for people, in its two largest units: `4m 10s`.
 #[must_use]
 pub fn span(ms: i64) -> String {
@@ -216,5 +228,11 @@ mod tests {
         assert_eq!(words, ["a.toml", "''", "'a b'", r"'it'\''s'"]);
         let spans = [0, 250_000, 3_600_000, 90_000_000].map(span);
         assert_eq!(spans, ["0s", "4m 10s", "1h 0m", "1d 1h"]);
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let shown = without_password("nats://a:secret@one:4222,nats://two:4222");
+        assert_eq!(shown, "nats://***@one:4222,nats://two:4222");
     }
 }

@@ -15,6 +15,9 @@ use crate::role::audit::sync::{Missing, Standing};
 /// What is younger than this may still come by itself.
 const ON_ITS_WAY_MS: i64 = 60_000;
 
+/// Somebody who has just let a depot in is still on the way to its box.
+const NEW_MS: i64 = 3_600_000;
+
 pub(super) async fn look(doctor: &Doctor<'_>, inquiry: &Inquiry, found: &mut Findings) {
     let links = match link_states(&inquiry.bus).await {
         Ok(links) => links,
@@ -85,11 +88,16 @@ fn address(url: &str) -> Option<(&str, &str)> {
 }
 
 fn never(depot: &str, since: Ts, found: &mut Findings) {
+    let age_ms = now().ms() - since.ms();
+    let severity = match age_ms < NEW_MS {
+        true => Severity::Note,
+        false => Severity::Warning,
+    };
     found
-        .add(Severity::Warning, "depot-silent", depot)
+        .add(severity, "depot-silent", depot)
         .says(format!(
             "nothing was ever heard of {depot}, which was let in {} ago",
-            span(now().ms() - since.ms())
+            span(age_ms)
         ))
         .seen(format!("sites/{depot}.toml, and no source {depot} in EVENTS"))
         .roadcall(&format!(

@@ -92,6 +92,16 @@ fn one_role(site: &mut Processes) -> PathBuf {
     file
 }
 
+async fn begun_long_ago(site: &Processes) {
+    let bus = site.connect().await;
+    let key = "owner.vendor";
+    let owner = bus.kv_get(TOPOLOGY_BUCKET, key).await.expect("asked");
+    let mut owner: Value = serde_json::from_slice(&owner.expect("there")).expect("JSON");
+    owner["since"] = json!("2026-01-01T00:00:00.000Z");
+    let owner = owner.to_string().into_bytes();
+    bus.kv_put(TOPOLOGY_BUCKET, key, owner).await.expect("put");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn snapshots_that_are_not_taken_are_named() {
     let mut site = Processes::new();
@@ -106,14 +116,7 @@ async fn snapshots_that_are_not_taken_are_named() {
         command
     };
     let doctor = || findings(look().args(["--json", "doctor"]));
-    let bus = site.connect().await;
-    // As if it had begun long ago.
-    let key = "owner.vendor";
-    let owner = bus.kv_get(TOPOLOGY_BUCKET, key).await.expect("asked");
-    let mut owner: Value = serde_json::from_slice(&owner.expect("there")).expect("JSON");
-    owner["since"] = json!("2026-01-01T00:00:00.000Z");
-    let owner = owner.to_string().into_bytes();
-    bus.kv_put(TOPOLOGY_BUCKET, key, owner).await.expect("put");
+    begun_long_ago(&site).await;
     expect(&[("snapshot-none", "vendor")], doctor).await;
     create(&site, "vendor");
     healthy(look).await;
@@ -123,6 +126,7 @@ async fn snapshots_that_are_not_taken_are_named() {
     let rated = json!({
         "incidentId": id, "vendorId": id, "driverId": id, "stars": 5, "ratedBy": "driver", "ratedAt": "2026-01-01T00:00:00Z",
     });
+    let bus = site.connect().await;
     let publish = [
         "event",
         "publish",

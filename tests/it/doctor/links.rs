@@ -1,6 +1,9 @@
 //! What is wrong between sites: a depot that never came, one that is silent, a hub that is, what did not come, and an alarm
 //! of another site.
 
+use std::collections::BTreeSet;
+use std::process::Command;
+
 use serde_json::{Value, json};
 
 use super::hub::{Hub, expect, findings, healthy};
@@ -93,36 +96,46 @@ async fn alarm(hub: &Hub, depot: &Place) {
         !has_alarm(&there),
         "the letters themselves say more: {there:?}"
     );
-    for queue in letters {
-        let purge = [
-            "dlq",
-            "purge",
-            "--queue",
-            queue,
-            "--all",
-            "--because",
-            "a test",
-            "--yes",
-        ];
-        depot.json(&purge);
-    }
-    let queues = hub.json(&["dlq", "list", "--json"]);
-    for letter in queues.as_array().expect("a list") {
-        let queue = letter["queue"].as_str().expect("a queue");
-        let purge = [
-            "dlq",
-            "purge",
-            "--queue",
-            queue,
-            "--all",
-            "--because",
-            "a test",
-            "--yes",
-        ];
-        hub.json(&purge);
+    for place in [depot.roadcall(), hub.roadcall()] {
+        purge_all(place);
     }
     hub.healthy().await;
     healthy(|| depot.roadcall()).await;
+}
+
+/// Throws every letter of a site away.
+fn purge_all(mut dlq: Command) {
+    let (program, before) = (
+        dlq.get_program().to_owned(),
+        dlq.get_args().map(ToOwned::to_owned).collect::<Vec<_>>(),
+    );
+    let output = dlq.args(["dlq", "list", "--json"]).output().expect("runs");
+    let letters: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let queue = |letter: &Value| letter["queue"].as_str().expect("a queue").to_owned();
+    let queues: BTreeSet<String> = letters
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(queue)
+        .collect();
+    for queue in queues {
+        let purge = [
+            "dlq",
+            "purge",
+            "--queue",
+            &queue,
+            "--all",
+            "--because",
+            "a test",
+            "--yes",
+        ];
+        let status = Command::new(&program)
+            .env_clear()
+            .args(&before)
+            .args(purge)
+            .output();
+        assert!(status.expect("runs").status.success());
+    }
 }
 
 async fn put(bus: &JetStream, subject: &str, headers: Headers, body: &[u8]) {
