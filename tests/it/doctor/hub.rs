@@ -23,6 +23,9 @@ const PROCESSES: [(&str, &str); 4] = [
     ("gateway", "gateway"),
 ];
 
+/// Seconds of waiting between looks; each look is a process and takes several times as long.
+const LOOKING: u32 = 15;
+
 pub struct Hub {
     root: tempfile::TempDir,
     pub port: u16,
@@ -204,7 +207,7 @@ pub async fn healthy(roadcall: impl Fn() -> Command) {
         }
         (output.status.code() == Some(0) && words == "nothing is wrong\n").then_some(())
     };
-    eventually_within(PATIENCE, "a healthy site", look).await;
+    eventually_within(LOOKING, "a healthy site", look).await;
 }
 
 /// What a look says; exit 2 exactly if there are findings.
@@ -244,20 +247,16 @@ pub async fn expect(wanted: &[(&str, &str)], look: impl Fn() -> Vec<Value>) -> V
     let owned = |(check, subject): &(&str, &str)| ((*check).to_owned(), (*subject).to_owned());
     let wanted: BTreeSet<(String, String)> = wanted.iter().map(owned).collect();
     let last = std::sync::Mutex::new(BTreeSet::new());
-    eventually_within(
-        PATIENCE,
-        &format!("the doctor names {wanted:?}"),
-        || async {
-            let found = look();
-            let names = names(&found);
-            let mut last = last.lock().expect("nobody panics with it");
-            if *last != names && names != wanted {
-                eprintln!("wanted {wanted:?}, found {found:#?}");
-                last.clone_from(&names);
-            }
-            (names == wanted).then_some(found)
-        },
-    )
+    eventually_within(LOOKING, &format!("the doctor names {wanted:?}"), || async {
+        let found = look();
+        let names = names(&found);
+        let mut last = last.lock().expect("nobody panics with it");
+        if *last != names && names != wanted {
+            eprintln!("wanted {wanted:?}, found {found:#?}");
+            last.clone_from(&names);
+        }
+        (names == wanted).then_some(found)
+    })
     .await
 }
 
