@@ -58,6 +58,9 @@ pub struct QueueSpec {
     pub max_ack_pending: u64,
 }
 
+/// What is said of an object that is not there.
+const MISSING: &str = "is missing and will be made";
+
 /// How a difference can be mended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -89,6 +92,19 @@ pub struct Change {
 }
 
 impl Change {
+    /// Whether the object is not there at all.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.detail == MISSING
+    }
+
+    /// Whether a consumer's filters are others, so that it takes too much or too little.
+    #[must_use]
+    pub fn filters_differ(&self) -> bool {
+        self.kind == "fill"
+            || (self.kind == "consumer" && self.detail.contains("filter_subjects: "))
+    }
+
     /// A widened queue whose fill replay has not begun: its filters changed, and whoever changed them died then.
     #[must_use]
     pub fn not_filled(queue: &str) -> Self {
@@ -302,7 +318,7 @@ fn missing(object: &str, kind: &'static str, subject: String, request: Value) ->
         object: object.to_owned(),
         kind,
         change: Class::Safe,
-        detail: "is missing and will be made".to_owned(),
+        detail: MISSING.to_owned(),
         action: Some(Action { subject, request }),
     }
 }

@@ -14,6 +14,7 @@ mod client;
 mod config;
 mod demo;
 mod dlq;
+mod doctor;
 mod event;
 mod explain;
 mod failure;
@@ -136,6 +137,8 @@ enum Command {
     Demo(demo::Demo),
     /// Whether roles could start here: configuration, broker, topology, databases, disk. Exit 2 if only the topology differs.
     Check(config::OfRoles),
+    /// What is wrong with the site and what to do about it, the worst first: broker, queues, letters, replays, links, files. Changes nothing; exit 2 with findings.
+    Doctor,
     /// Measure this machine: Roadcall against the broker alone and a loop written by hand.
     Bench(bench::Bench),
     /// Show or check the configuration; bring a fleet's to its sites.
@@ -291,6 +294,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Bench(bench) => bench.run(&connection).await,
             Command::Demo(demo) => demo.run(&connection).await,
             Command::Check(of) => check::check(&connection, &of).await,
+            Command::Doctor => doctor::doctor(&connection).await,
             Command::Config(verb) => config::config(&connection, &verb).await,
             Command::Completions(of) => shell::completions(&of),
             Command::Man(to) => shell::man(&to),

@@ -13,11 +13,10 @@ use super::event::parse_pattern;
 use super::failure::Failure;
 use super::output::{print_json, print_rows};
 use crate::bus::jetstream::JetStream;
-use crate::bus::{Bus, EVENTS, REPLAYS_STREAM};
+use crate::bus::{Bus, EVENTS};
 use crate::event::{Ts, decode, to_value};
-use crate::node::archive;
+use crate::node::{archive, jobs};
 use crate::role::RoleName;
-use crate::role::audit::job::{Job, REPLAYS};
 
 /// How often a waiting command looks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -112,7 +111,7 @@ pub(super) async fn replay(connection: &Connection, verb: ReplayVerb) -> Result<
         }
         ReplayVerb::List { state } => {
             let client = Client::open(connection).await?;
-            let mut rows: Vec<Value> = all(&client.bus).await?.into_values().collect();
+            let mut rows: Vec<Value> = jobs::all(&client.bus).await?.into_values().collect();
             rows.retain(|row| state.as_deref().is_none_or(|state| row["state"] == state));
             rows.sort_by_key(|row| row["startedAt"].as_str().map(str::to_owned));
             let columns = [
@@ -236,58 +235,11 @@ impl Start {
     }
 }
 
-/// Every job with its progress, by name.
-async fn all(bus: &JetStream) -> Result<BTreeMap<String, Value>, Failure> {
-    let (mut jobs, mut progress) = (BTreeMap::new(), BTreeMap::new());
-    let mut from = 1;
-    loop {
-        let filter = format!("$KV.{REPLAYS}.>");
-        let page = bus.read(REPLAYS_STREAM, &filter, from, PAGE, false).await?;
-        let Some(last) = page.last() else { break };
-        from = last.seq + 1;
-        for stored in &page {
-            if stored.subject.contains(".progress.") {
-                if let Ok(value) = serde_json::from_slice::<Value>(&stored.body) {
-                    progress.insert(value["name"].as_str().unwrap_or_default().to_owned(), value);
-                }
-            } else if let Ok(job) = serde_json::from_slice::<Job>(&stored.body) {
-                jobs.insert(job.name.to_string(), job);
-            }
-        }
-    }
-    Ok(jobs
-        .into_iter()
-        .map(|(name, job)| {
-            let row = shown(&job, progress.get(&name));
-            (name, row)
-        })
-        .collect())
-}
-
-/// One job as people see it.
-fn shown(job: &Job, progress: Option<&Value>) -> Value {
-    let mut row = json!({
-        "name": job.name, "queue": job.queue, "kind": job.kind, "mode": job.mode, "state": "STARTING",
-        "fromSeq": job.from_seq, "toSeq": job.to_seq, "lastSeq": null, "done": 0, "total": null, "handled": 0,
-        "duplicates": 0, "filtered": 0, "failed": 0, "startedAt": job.started_at, "endedAt": null,
-        "startedBy": job.started_by, "description": job.description,
-    });
-    if let (Some(row), Some(progress)) = (row.as_object_mut(), progress.and_then(Value::as_object))
-    {
-        row.extend(progress.clone());
-    }
-    let open = row["state"] == "STARTING" || row["state"] == "RUNNING";
-    if open && job.cancelled_by.is_some() {
-        row["state"] = json!("CANCELLING");
-    }
-    row
-}
-
 /// Shows a job, at its end if `wait`.
 pub(super) async fn follow(bus: &JetStream, name: &str, wait: bool) -> Result<ExitCode, Failure> {
     let mut looks = 0;
     loop {
-        let row = all(bus).await?.remove(name);
+        let row = jobs::all(bus).await?.remove(name);
         let state = row
             .as_ref()
             .and_then(|row| row["state"].as_str())

@@ -96,6 +96,18 @@ impl Inquiry {
         self.ask(role, &status_of(role), json!({}), look).await
     }
 
+    /// How `role` stands by its own words, or in words why it says nothing; its file is not asked.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn told(&self, role: RoleName) -> Result<Result<Status, String>, Error> {
+        let told = self.call(&status_of(role), json!({})).await?;
+        Ok(told.and_then(|value| {
+            serde_json::from_value(value)
+                .map_err(|error| format!("its answer can't be read ({error})"))
+        }))
+    }
+
     /// What `role` has about an event.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 //! asks it; [`processes`] are those of this machine, [`rollout`] brings them a fleet's configuration; [`queues`] and
 //! [`story`] put that together with what the broker has. [`pulse`] sees whether it gets its work done; [`resend`] gets what links passed by; [`snapshot`] keeps
 //! databases, [`catchup`] lets a restored one come to the present, [`replace`] does it for a whole box. `homes` follows what the hub does for
-//! its depots.
+//! its depots. [`doctor`] says what is wrong with all of it.
 
 pub mod advisories;
 pub mod api_calls;
@@ -19,6 +19,7 @@ pub mod catchup;
 pub mod clock;
 pub mod commands;
 pub mod consumer;
+pub mod doctor;
 pub mod effects;
 pub mod engine;
 pub mod eventlog;
@@ -28,6 +29,7 @@ mod homes;
 pub mod import;
 pub mod inquiry;
 pub mod intake;
+pub mod jobs;
 pub mod keys;
 pub mod latency;
 pub mod letter;

@@ -100,18 +100,51 @@ pub fn running(state_dir: &Path) -> Vec<Process> {
 }
 
 fn look(path: &Path) -> Option<Process> {
+    match entry(path)? {
+        (process, true) => Some(process),
+        (_, false) => {
+            let _ = std::fs::remove_file(path);
+            let _ = std::fs::remove_file(path.with_extension("lock"));
+            None
+        }
+    }
+}
+
+/// The processes that run with this state directory, by id; nothing is cleared away.
+#[must_use]
+pub fn running_now(state_dir: &Path) -> Vec<Process> {
+    entries(state_dir, true)
+}
+
+/// Those that ended without taking their entry with them, as a killed one does.
+#[must_use]
+pub fn left(state_dir: &Path) -> Vec<Process> {
+    entries(state_dir, false)
+}
+
+fn entries(state_dir: &Path, wanted_alive: bool) -> Vec<Process> {
+    let files = std::fs::read_dir(state_dir.join("run"));
+    let mut found: Vec<Process> = files
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|file| entry(&file.path()))
+        .filter(|(_, alive)| *alive == wanted_alive)
+        .map(|(process, _)| process)
+        .collect();
+    found.sort_by_key(|process| process.pid);
+    found
+}
+
+/// What stands in an entry, and whether its process lives.
+fn entry(path: &Path) -> Option<(Process, bool)> {
     if path.extension()? != "json" {
         return None;
     }
     let process: Process = serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
-    let lock_file = path.with_extension("lock");
-    let lock = File::open(&lock_file).ok()?;
-    if flock(&lock, FlockOperation::NonBlockingLockShared).is_err() {
-        return Some(process);
-    }
-    let _ = std::fs::remove_file(path);
-    let _ = std::fs::remove_file(lock_file);
-    None
+    let lock = File::open(path.with_extension("lock")).ok()?;
+    let alive = flock(&lock, FlockOperation::NonBlockingLockShared).is_err();
+    Some((process, alive))
 }
 
 #[cfg(test)]
@@ -155,6 +188,8 @@ mod tests {
         drop(announced);
         std::fs::write(&file, text).expect("written");
         std::fs::write(&lock_file, "").expect("written");
+        assert_eq!(left(state.path()).len(), 1);
+        assert!(running_now(state.path()).is_empty() && file.exists());
         assert!(running(state.path()).is_empty());
         assert!(!file.exists() && !lock_file.exists());
     }

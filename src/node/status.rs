@@ -68,6 +68,9 @@ pub struct Status {
     /// Events that it has promised and that are not known to be in the archive; none from a role that is older than this.
     #[serde(default)]
     pub outbox: Option<u64>,
+    /// When it made the oldest of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outbox_since: Option<Ts>,
     /// What it has published; none from a role that is older than this, and before its first start.
     #[serde(default)]
     pub made: Option<Made>,
@@ -326,6 +329,7 @@ impl Database {
             waiting: backlog.rows,
             oldest_waiting_at: backlog.oldest_received_at_ms.map(Ts::from_ms),
             outbox: Some(reader.outbox_depth()?),
+            outbox_since: reader.outbox_since_ms()?.map(Ts::from_ms),
             made: reader.made()?.map(|(epoch, last)| Made { epoch, last }),
             counts: self.gathered.as_ref().map(Gathered::counts),
             figures: self.gathered.as_ref().map(Gathered::figures),

@@ -95,6 +95,20 @@ impl Reader {
         Ok(found.first().map_or(0, |count| count.unsigned_abs()))
     }
 
+    /// When the oldest of those rows was written, Unix milliseconds.
+    ///
+    /// # Errors
+    /// A store error.
+    pub fn outbox_since_ms(&self) -> Result<Option<i64>, Error> {
+        let found = self.rows(
+            "looking for the oldest in the outbox",
+            "SELECT created_at_ms FROM outbox WHERE n > coalesce((SELECT max(last_n) FROM published), 0) ORDER BY n LIMIT 1",
+            (),
+            |row| row.get(0),
+        )?;
+        Ok(found.first().copied())
+    }
+
     /// What is known of publication, oldest first.
     ///
     /// # Errors

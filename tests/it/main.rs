@@ -14,6 +14,7 @@ mod conformance;
 mod crash;
 mod death;
 mod demo;
+mod doctor;
 mod domain;
 mod effects;
 mod engine;

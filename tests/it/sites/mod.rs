@@ -8,7 +8,7 @@ mod cuts;
 mod homes;
 mod joining;
 mod ledger;
-mod place;
+pub mod place;
 mod replaced;
 mod rough;
 mod stick;
