@@ -7,6 +7,7 @@ use super::roles::Asked;
 use crate::node::inquiry::Inquiry;
 use crate::node::letter::{self, Letter};
 use crate::node::queues::QueueStanding;
+use crate::node::status::Wanted;
 
 /// A queue whose oldest event is older has an alarm (DOMAIN 4.4), seconds.
 const OLD_SECONDS: u64 = 300;
@@ -65,9 +66,9 @@ fn old(queue: &QueueStanding, found: &mut Findings) {
             queue.waiting.unwrap_or(0),
             queue.role
         ));
-    match &queue.oldest_open {
-        Some(open) if queue.waiting.unwrap_or(0) == 0 => {
-            draft.roadcall(&format!("explain {}", open.event_id));
+    match queue.oldest_open.as_ref().map(|open| open.wanted) {
+        Some(Wanted::Event { event_id }) if queue.waiting.unwrap_or(0) == 0 => {
+            draft.roadcall(&format!("explain {event_id}"));
         }
         _ => draft.roadcall(&format!(
             "queue show {name}  # why: the log of role {}; explain EVENT_ID has each try's error",
