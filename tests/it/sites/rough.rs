@@ -1,18 +1,22 @@
-//! An uplink with loss and delay as the kernel makes them: the depot in a network namespace of its own, a pair of virtual
-//! interfaces between it and the hub, and `tc netem` on both ends.
+//! An uplink with loss and delay: the depot in a network namespace of its own and a pair of virtual interfaces between it and
+//! the hub. The kernel loses one packet in twenty of each direction, by `tc netem` where it has that, which makes the delay as
+//! well; else by a rule of `nft`, and the delay is made by the test's wire in front of the hub.
 //!
-//! That needs root, `ip`, `tc` and a kernel with netem; where one is missing, the test says so and is left out.
+//! That needs root, `ip`, and `tc` or `nft`; where one is missing, the test says so and is left out.
 
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use super::place::{Place, nothing_lost, same_everywhere};
+use super::wire::{Weather, Wire};
 use super::{add, publish};
 use crate::support::{free_port, sized};
 
 /// A depot's namespace; it goes when it is dropped, and its interfaces with it.
 struct Network {
     name: String,
+    /// Whether the kernel makes the delay, too.
+    late: bool,
 }
 
 /// The hub's end and the depot's end: of the uplink, and of the quiet wire that the test itself uses.
@@ -36,8 +40,8 @@ impl Network {
     fn new() -> Result<Self, String> {
         let name = format!("rc{}", std::process::id());
         run(&["ip", "netns", "add", &name])?;
-        let network = Self { name };
-        let name = &network.name;
+        let mut network = Self { name, late: true };
+        let name = &network.name.clone();
         let within = |words: &[&str]| run(&[&["ip", "netns", "exec", name], words].concat());
         within(&["ip", "link", "set", "lo", "up"])?;
         for (end, [here, there]) in [("u", UPLINK), ("q", QUIET)] {
@@ -52,12 +56,34 @@ impl Network {
             within(&["ip", "link", "set", &far, "up"])?;
             if end == "u" {
                 let bad = ["root", "netem", "loss", "5%", "delay", "150ms"];
-                run(&[&["tc", "qdisc", "add", "dev", &near], &bad[..]].concat())?;
-                within(&[&["tc", "qdisc", "add", "dev", &far], &bad[..]].concat())?;
+                let netem = run(&[&["tc", "qdisc", "add", "dev", &near], &bad[..]].concat())
+                    .and_then(|()| {
+                        within(&[&["tc", "qdisc", "add", "dev", &far], &bad[..]].concat())
+                    });
+                if netem.is_err() {
+                    network.late = false;
+                    lossy(&within, &far)?;
+                }
             }
         }
         Ok(network)
     }
+}
+
+/// One packet in twenty of each direction is lost at the depot's end.
+fn lossy(within: &dyn Fn(&[&str]) -> Result<(), String>, interface: &str) -> Result<(), String> {
+    within(&["nft", "add", "table", "inet", "rough"])?;
+    for (chain, hook, way) in [
+        ("come", "input", "iifname"),
+        ("go", "postrouting", "oifname"),
+    ] {
+        let base = format!("{{ type filter hook {hook} priority 0; }}");
+        within(&["nft", "add", "chain", "inet", "rough", chain, &base])?;
+        let rule = ["nft", "add", "rule", "inet", "rough", chain, way, interface];
+        let lost = ["numgen", "random", "mod", "100", "<", "5", "drop"];
+        within(&[&rule[..], &lost[..]].concat())?;
+    }
+    Ok(())
 }
 
 impl Drop for Network {
@@ -75,13 +101,28 @@ async fn five_percent_loss_and_300_ms_lose_no_event() {
     let network = match Network::new() {
         Ok(network) => network,
         Err(why) => {
-            eprintln!("left out: no network namespaces with netem here ({why})");
+            eprintln!("left out: no network namespaces with netem or nft here ({why})");
             return;
         }
     };
     let root = tempfile::TempDir::new().expect("a directory");
-    let leaf = format!("{}:{}", UPLINK[0], free_port());
-    let more = format!("leaf_listen = '{leaf}'\nleaf_url = ['nats-leaf://{leaf}']");
+    let door = free_port();
+    let wire = Wire::at([10, 213, 77, 1], door, 5).await;
+    let (listen, leaf) = match network.late {
+        true => {
+            let leaf = format!("{}:{door}", UPLINK[0]);
+            (leaf.clone(), leaf)
+        }
+        false => {
+            let (late_ms, reset) = (150, 0.0);
+            wire.set(Weather::Rough { late_ms, reset });
+            (
+                format!("127.0.0.1:{door}"),
+                format!("{}:{}", UPLINK[0], wire.port),
+            )
+        }
+    };
+    let more = format!("leaf_listen = '{listen}'\nleaf_url = ['nats-leaf://{leaf}']");
     let mut hub = Place::new(root.path(), "hub", "hub", free_port(), &more);
     hub.start();
     hub.ready().await;

@@ -51,13 +51,19 @@ impl Drop for Wire {
 impl Wire {
     /// From a port of its own to `target` on this machine.
     pub async fn to(target: u16, seed: u64) -> Self {
-        let listener = listen(0).await;
-        let port = listener.local_addr().expect("an address").port();
+        Self::at([127, 0, 0, 1], target, seed).await
+    }
+
+    /// The same on another address of this machine.
+    pub async fn at(address: [u8; 4], target: u16, seed: u64) -> Self {
+        let listener = listen(SocketAddr::from((address, 0))).await;
+        let at = listener.local_addr().expect("an address");
+        let port = at.port();
         let (weather, seen) = watch::channel(Weather::Clear);
         let connections = Arc::new(AtomicU64::new(0));
         let heard = Heard::default();
         let seen_by = (Arc::clone(&connections), Arc::clone(&heard));
-        let task = tokio::spawn(run(listener, port, target, seen, seen_by, seed));
+        let task = tokio::spawn(run(listener, at, target, seen, seen_by, seed));
         Self {
             port,
             weather,
@@ -85,18 +91,16 @@ impl Wire {
     }
 }
 
-async fn listen(port: u16) -> TcpListener {
+async fn listen(at: SocketAddr) -> TcpListener {
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket.set_reuseaddr(true).expect("set");
-    socket
-        .bind(SocketAddr::from(([127, 0, 0, 1], port)))
-        .expect("bound");
+    socket.bind(at).expect("bound");
     socket.listen(64).expect("listening")
 }
 
 async fn run(
     first: TcpListener,
-    port: u16,
+    at: SocketAddr,
     target: u16,
     mut weather: watch::Receiver<Weather>,
     (connections, heard): (Arc<AtomicU64>, Heard),
@@ -108,7 +112,7 @@ async fn run(
         let cut = *weather.borrow_and_update() == Weather::Cut;
         match (cut, &listener) {
             (true, _) => listener = None,
-            (false, None) => listener = Some(listen(port).await),
+            (false, None) => listener = Some(listen(at).await),
             _ => {}
         }
         let Some(open) = &listener else {
