@@ -4,7 +4,7 @@
 //! deletes it. So the store holds a note of its key, and a start that has another one is refused before the server is
 //! started. A server that changes keys or encrypts a store by itself does it in place: killed in the middle it loses
 //! messages, and a change of keys (`prev_encryption_key`) loses every consumer even undisturbed. So neither is left to it:
-//! [`rotate`] wraps the data keys anew, [`encrypt`] works on a copy.
+//! [`rotate`] wraps the data keys anew, `encrypt` works on a copy.
 
 mod encrypt;
 mod key;

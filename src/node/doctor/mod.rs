@@ -1,8 +1,8 @@
 //! What is wrong with a site and what to do about it, as the troubleshooting pages would look (`roadcall doctor`).
 //!
 //! It changes nothing, and says nothing that it has not seen. Without a broker it goes on with what lies on this machine.
-//! [`files`] and [`processes`] need no broker; [`broker`], [`roles`], [`queues`], [`replays`], [`snapshots`], [`links`] and
-//! [`alarms`] ask it, or through it the roles.
+//! `files` and `processes` need no broker; `broker`, `roles`, `queues`, `replays`, `snapshots`, `links` and
+//! `alarms` ask it, or through it the roles.
 
 mod alarms;
 mod broker;
