@@ -307,6 +307,10 @@ fn store_line(error: &store::Error) -> Line {
         ),
         store::Class::Busy => (C::Busy, "another process holds the file; stop it"),
         store::Class::NewerSchema => (C::NewerSchema, "run the newer roadcall that wrote it"),
+        store::Class::NoKey => (
+            C::Busy,
+            "the audit role's process keeps the keys; is it running?",
+        ),
         store::Class::Defect => (
             C::Defect,
             "this is a defect of roadcall; report it with the log",

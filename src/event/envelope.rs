@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::catalogue::{Detail, Known, resources};
+use super::catalogue::{Detail, Known, data_subject, resources};
 use super::lists::Source;
+use super::personal::Sealed;
+use super::seal::DataKey;
 use super::subject::Subject;
 use super::types::{Id, Key, Site, Ts};
 
@@ -105,6 +107,27 @@ impl Event {
     #[must_use]
     pub fn known(&self) -> Option<&Known> {
         self.known.as_ref()
+    }
+
+    /// Whose its personal fields are, where one of them is not sealed yet.
+    #[must_use]
+    pub fn to_seal(&self) -> Option<&str> {
+        let plain = self.known.as_ref().is_some_and(Known::has_plain);
+        data_subject(&self.detail).filter(|_| plain)
+    }
+
+    /// Seals the personal fields that are plain. The typed detail stays as it is.
+    pub fn seal(&mut self, key: &DataKey) {
+        let Some(Value::Object(sealed)) = self.known.as_ref().map(|known| known.sealed_with(key))
+        else {
+            return;
+        };
+        for (name, value) in &mut self.detail {
+            let text = sealed.get(name).and_then(Value::as_str);
+            if let Some(text) = text.filter(|text| Sealed::parse(text).is_some()) {
+                *value = text.into();
+            }
+        }
     }
 
     /// The entity key.

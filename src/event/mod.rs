@@ -1,6 +1,6 @@
 //! Events: envelope, ids, subject grammar, catalogue and codec (DESIGN 5, DOMAIN 3). A leaf that everyone may use.
 //!
-//! In reading order: `types` and `lists` (the words), [`geo`], `personal`, `strict` (how a value is read), [`mod@catalogue`] (every event type),
+//! In reading order: `types` and `lists` (the words), [`geo`], `personal` and [`seal`], `strict` (how a value is read), [`mod@catalogue`] (every event type),
 //! `envelope`, `subject`, [`ids`], `codec`, [`trace`], and what tells others of it all: `schema`, `asyncapi`.
 
 mod asyncapi;
@@ -13,6 +13,7 @@ mod lists;
 mod personal;
 mod producer;
 mod schema;
+pub mod seal;
 mod strict;
 mod subject;
 pub mod trace;
@@ -27,5 +28,6 @@ pub use lists::*;
 pub use personal::{MASK, Personal, Sealed};
 pub use producer::Producer;
 pub use schema::{fields, schema};
+pub use seal::{DataKey, KeyError, Keyring};
 pub use subject::Subject;
 pub use types::*;

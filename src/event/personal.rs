@@ -1,8 +1,7 @@
-//! Fields of class P (DOMAIN 3.2): plain, or sealed for their data subject. Sealing itself comes with a later issue; the
-//! wire form is read and passed on from the start.
+//! Fields of class P (DOMAIN 3.2): plain, or sealed for their data subject (see `seal`).
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -10,15 +9,41 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use super::seal::DataKey;
 use super::strict::Strict;
+
+/// What a sealed text begins with: the form, and its version.
+const BEGINS: &str = "sealed:1:";
 
 /// The text `sealed:1:<keyId>:<base64url>`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed(String);
 
 impl Sealed {
-    fn parse(text: &str) -> Option<Self> {
-        let (key_id, data) = text.strip_prefix("sealed:1:")?.split_once(':')?;
+    pub(super) fn of(key_id: &str, data: &str) -> Self {
+        Self(format!("{BEGINS}{key_id}:{data}"))
+    }
+
+    /// The name of the key that sealed it.
+    #[must_use]
+    pub fn key_id(&self) -> &str {
+        self.parts().0
+    }
+
+    pub(super) fn data(&self) -> &str {
+        self.parts().1
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        // Both makers of a value see to the form.
+        let rest = self.0.strip_prefix(BEGINS).unwrap_or_default();
+        rest.split_once(':').unwrap_or_default()
+    }
+
+    /// Reads the text; `None` for any other.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (key_id, data) = text.strip_prefix(BEGINS)?.split_once(':')?;
         let word = |text: &str| {
             !text.is_empty()
                 && text
@@ -57,6 +82,19 @@ impl<T> Personal<T> {
         Self::Plain(value)
     }
 
+    /// Sealed with `key`, unless it is already.
+    #[must_use]
+    pub fn sealed(self, key: &DataKey) -> Self
+    where
+        T: Serialize,
+    {
+        match self {
+            // Values of the catalogue always have a JSON form.
+            Self::Plain(value) => Self::Sealed(key.seal(&written(&value))),
+            sealed @ Self::Sealed(_) => sealed,
+        }
+    }
+
     /// The value, where it is not sealed.
     #[must_use]
     pub fn as_plain(&self) -> Option<&T> {
@@ -79,36 +117,73 @@ impl<T> fmt::Debug for Personal<T> {
 /// What stands in the place of a personal value where nobody may read it.
 pub const MASK: &str = "***";
 
-thread_local! {
-    /// Whether personal values are being written as [`MASK`] on this thread.
-    static MASKING: Cell<bool> = const { Cell::new(false) };
+/// How personal values are written on a thread.
+enum Writing {
+    /// As they are.
+    AsTheyAre,
+    /// All as [`MASK`], plain and sealed ones alike.
+    Masked,
+    /// The plain ones sealed.
+    Sealed(DataKey),
 }
 
-/// A value with every [`Personal`] in it written as [`MASK`], plain and sealed ones alike. It goes by the type, so a field that
-/// is personal can't be forgotten.
-pub(super) fn masked(value: &impl Serialize) -> Value {
-    /// Ends the masking also where a `Serialize` panics.
+thread_local! {
+    static WRITING: RefCell<Writing> = const { RefCell::new(Writing::AsTheyAre) };
+    /// Whether a plain one has been written as it is.
+    static PLAIN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A value as JSON with every [`Personal`] in it written in this way. It goes by the type, so a field that is personal can't
+/// be forgotten.
+fn write_as(value: &impl Serialize, writing: Writing) -> Value {
+    /// Ends it also where a `Serialize` panics.
     struct Until;
     impl Drop for Until {
         fn drop(&mut self) {
-            MASKING.set(false);
+            WRITING.set(Writing::AsTheyAre);
         }
     }
-    MASKING.set(true);
+    WRITING.set(writing);
     let _until = Until;
     // Types of the catalogue always serialise: their fields are named and their maps have text keys.
     serde_json::to_value(value).unwrap_or(Value::Null)
 }
 
+/// Every personal value in it masked.
+pub(super) fn masked(value: &impl Serialize) -> Value {
+    write_as(value, Writing::Masked)
+}
+
+/// Every plain personal value in it sealed with `key`.
+pub(super) fn sealed_with(value: &impl Serialize, key: &DataKey) -> Value {
+    write_as(value, Writing::Sealed(key.clone()))
+}
+
+/// Whether there is a plain personal value in it.
+pub(super) fn has_plain(value: &impl Serialize) -> bool {
+    PLAIN.set(false);
+    write_as(value, Writing::AsTheyAre);
+    PLAIN.get()
+}
+
+fn written(value: &impl Serialize) -> Vec<u8> {
+    // Values of the catalogue always have a JSON form.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
 impl<T: Serialize> Serialize for Personal<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if MASKING.get() {
-            return serializer.serialize_str(MASK);
-        }
-        match self {
-            Self::Plain(value) => value.serialize(serializer),
-            Self::Sealed(sealed) => serializer.serialize_str(sealed.as_str()),
-        }
+        WRITING.with_borrow(|writing| match (writing, self) {
+            (Writing::Masked, _) => serializer.serialize_str(MASK),
+            (_, Self::Sealed(sealed)) => serializer.serialize_str(sealed.as_str()),
+            (Writing::Sealed(key), Self::Plain(value)) => {
+                serializer.serialize_str(key.seal(&written(value)).as_str())
+            }
+            (Writing::AsTheyAre, Self::Plain(value)) => {
+                PLAIN.set(true);
+                value.serialize(serializer)
+            }
+        })
     }
 }
 

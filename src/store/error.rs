@@ -31,6 +31,8 @@ pub enum Class {
     Busy,
     /// Written by a newer Roadcall than this one.
     NewerSchema,
+    /// A key that personal data is sealed with can't be had now; trying again can succeed.
+    NoKey,
     /// A statement did not fit the schema, or a stored document did not parse: a defect of ours.
     Defect,
 }

@@ -25,6 +25,7 @@ mod waiting;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -46,7 +47,7 @@ pub use timer::DueTimer;
 pub use tx::{Context, Made, Origin, Reach, Traced, Tracing, Tx, TxOutput};
 pub use waiting::{Attempt, WaitingRow, WaitingState};
 
-use crate::event::{Codec, Id, Site};
+use crate::event::{Codec, Id, Keyring, Site};
 
 /// How hard a commit is pushed to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +86,8 @@ pub struct Store {
     catch_up: Option<CatchUp>,
     /// Whether `archived` has rows: only a restored database is asked for them.
     knows_archived: bool,
+    /// What seals personal data; `None` where nothing is sealed.
+    keys: Option<Arc<dyn Keyring>>,
     /// Sites that lack this role, so that it makes for them what they do not (see `home`).
     stands_in_for: BTreeSet<Site>,
 }
@@ -137,6 +140,7 @@ impl Store {
             committed: Counters::default(),
             catch_up: None,
             knows_archived: false,
+            keys: None,
             stands_in_for: BTreeSet::new(),
         };
         store.load_identity(fresh)?;
@@ -162,6 +166,17 @@ impl Store {
         self.set_meta("store_id", &fresh.store_id.to_string())?;
         self.set_meta("epoch", &fresh.epoch)?;
         self.commit()
+    }
+
+    /// From now on personal data is sealed with these keys.
+    pub fn seal_with(&mut self, keys: Arc<dyn Keyring>) {
+        self.keys = Some(keys);
+    }
+
+    /// What personal data is sealed with here.
+    #[must_use]
+    pub fn keys(&self) -> Option<&Arc<dyn Keyring>> {
+        self.keys.as_ref()
     }
 
     /// Who this database is.

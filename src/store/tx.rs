@@ -1,6 +1,7 @@
 //! What a role sees of the store: one input's savepoint, in which it reads and writes its tables, emits events, sets
 //! timers, asks for effects and replies. All of it commits with the step or not at all.
 
+mod personal;
 mod traced;
 
 use std::collections::BTreeMap;
@@ -205,7 +206,7 @@ impl<'a> Tx<'a> {
         let metadata = self.metadata(entity.as_str(), traceparent)?;
         let options = &self.store.options;
         let origin = &self.context.origin;
-        let event = Event::build(
+        let mut event = Event::build(
             detail,
             Base {
                 id,
@@ -217,7 +218,8 @@ impl<'a> Tx<'a> {
                 metadata,
             },
         );
-        let body = encode(&event, options.codec).map_err(|error| {
+        self.seal_event(&mut event)?;
+        let body = encode(&event, self.store.options.codec).map_err(|error| {
             self.store
                 .error(Class::Defect, "encoding an event", error.to_string())
         })?;
@@ -225,17 +227,20 @@ impl<'a> Tx<'a> {
         Ok(id)
     }
 
-    /// Publishes an event that somebody else made, under the source and the id that it has. Nothing of it is changed: its
-    /// numbers of DOMAIN 3.1 are its producer's. The inner error says that it is too large as this site writes events.
+    /// Publishes an event that somebody else made, under the source and the id that it has. Nothing of it is changed but that
+    /// its personal fields are sealed: its numbers of DOMAIN 3.1 are its producer's. The inner error says that it is too large
+    /// as this site writes events.
     ///
     /// # Errors
     /// A store error.
     pub fn publish(&mut self, event: &Event) -> Result<Result<(), EncodeError>, Error> {
-        let body = match encode(event, self.store.options.codec) {
+        let mut event = event.clone();
+        self.seal_event(&mut event)?;
+        let body = match encode(&event, self.store.options.codec) {
             Ok(body) => body,
             Err(error) => return Ok(Err(error)),
         };
-        self.append(event, &body).map(Ok)
+        self.append(&event, &body).map(Ok)
     }
 
     /// Puts an encoded event into the outbox.

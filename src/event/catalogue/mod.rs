@@ -254,6 +254,16 @@ macro_rules! known {
                 match self { $(Self::$name(detail) => super::personal::masked(detail)),+ }
             }
 
+            /// Its own fields with the plain personal ones sealed.
+            pub(super) fn sealed_with(&self, key: &super::seal::DataKey) -> Value {
+                match self { $(Self::$name(detail) => super::personal::sealed_with(detail, key)),+ }
+            }
+
+            /// Whether one of them is personal and plain.
+            pub(super) fn has_plain(&self) -> bool {
+                match self { $(Self::$name(detail) => super::personal::has_plain(detail)),+ }
+            }
+
             /// Its name.
             #[must_use]
             pub fn detail_type(&self) -> &'static str {
@@ -306,6 +316,16 @@ pub fn lookup(detail_type: &str) -> Option<&'static EventType> {
     ROWS.get_or_init(|| catalogue().map(|row| (row.detail_type, row)).collect())
         .get(detail_type)
         .copied()
+}
+
+/// The fields of a detail that name a person, the one whose personal fields they are first: what is personal in an event
+/// of an incident is the driver's, in a vendor's the vendor's, in a call of an unknown number the call's own.
+const SUBJECTS: [&str; 4] = ["driverId", "userId", "vendorId", "callId"];
+
+/// Whose the personal fields of a detail are: an id of the kinds of [`SUBJECTS`].
+pub(super) fn data_subject(detail: &Map<String, Value>) -> Option<&str> {
+    let mut ids = SUBJECTS.iter().filter_map(|field| detail.get(*field));
+    ids.find_map(Value::as_str)
 }
 
 /// Kinds of ids that a detail's fields name, for `resources` (DOMAIN 3.1).

@@ -20,6 +20,7 @@ use super::engine::Work;
 use super::trace::RoleTracer;
 use super::writer::{Job, Reply};
 use crate::event::trace::TraceContext;
+use crate::event::{Keyring, seal};
 use crate::provider::{CallError, Runner};
 use crate::role::{Code, Rejection};
 use crate::store::{EffectCall, EffectOutcome};
@@ -32,6 +33,7 @@ pub struct Runners {
     by_kind: BTreeMap<&'static str, Arc<dyn Runner>>,
     breakers: Mutex<BTreeMap<&'static str, Breaker>>,
     clock: Clock,
+    keys: Option<Arc<dyn Keyring>>,
 }
 
 impl std::fmt::Debug for Runners {
@@ -49,6 +51,33 @@ impl Runners {
             by_kind: by_kind.collect(),
             breakers: Mutex::default(),
             clock,
+            keys: None,
+        }
+    }
+
+    /// Opens the sealed texts of requests with these keys, just before they go out.
+    #[must_use]
+    pub fn opening_with(mut self, keys: Option<Arc<dyn Keyring>>) -> Self {
+        self.keys = keys;
+        self
+    }
+
+    /// The call as it goes out; or how it ends, where it can't.
+    async fn opened(&self, call: &EffectCall) -> Result<EffectCall, EffectOutcome> {
+        let mut call = call.clone();
+        let Some(keys) = self.keys.clone() else {
+            return Ok(call);
+        };
+        // A key may have to be asked for.
+        let opening = tokio::task::spawn_blocking(move || {
+            let known = seal::reveal(&mut call.request, keys.as_ref());
+            known.map(|known| known.then_some(call))
+        });
+        match opening.await {
+            Ok(Ok(Some(call))) => Ok(call),
+            Ok(Ok(None)) => Err(EffectOutcome::Failed("the person was erased".to_owned())),
+            Ok(Err(error)) => Err(EffectOutcome::NotSent(error.to_string())),
+            Err(error) => Err(EffectOutcome::NotSent(error.to_string())),
         }
     }
 
@@ -60,6 +89,11 @@ impl Runners {
                 call.kind
             ));
         };
+        let opened = match self.opened(call).await {
+            Ok(opened) => opened,
+            Err(outcome) => return outcome,
+        };
+        let call = &opened;
         let mut waits = runner.waits().into_iter();
         // Once a try's end is unknown, only an answer makes it known: what a later try did not send says nothing of it.
         let mut in_doubt = None;

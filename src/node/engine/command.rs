@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Engine, StepOutput};
-use crate::event::Ts;
+use crate::event::{Ts, seal};
 use crate::role::permission::{self, Scope};
 use crate::role::{Code, Command, CommandSpec, HandlerError, Input, Rejection};
 use crate::store::{self, Context, Origin, Reach, Tx};
@@ -34,7 +34,8 @@ impl Engine {
             && let Some(text) = self.store.kept_reply(key)?
         {
             let reply = serde_json::from_str(&text).unwrap_or(Value::Null);
-            output.replies.push((command.id, Ok(reply)));
+            let reply = self.revealed(reply);
+            output.replies.push((command.id, reply));
             return Ok(());
         }
         if spec.mutates && self.store.catching_up() {
@@ -85,7 +86,7 @@ impl Engine {
                         if let Some(key) = kept_under {
                             self.store.keep_reply(&key, &reply.to_string(), now.ms())?;
                         }
-                        Ok(reply)
+                        self.revealed(reply)
                     }
                 }
             },
@@ -117,6 +118,22 @@ impl Engine {
         }
     }
 
+    /// A reply as whoever may give the command sees it: what is kept of it is sealed.
+    fn revealed(&self, mut reply: Value) -> Result<Value, Rejection> {
+        let Some(keys) = self.store.keys() else {
+            return Ok(reply);
+        };
+        match seal::reveal(&mut reply, keys.as_ref()) {
+            Ok(_) => Ok(reply),
+            Err(error) => {
+                tracing::warn!(role = %self.role.name(), %error, "a reply can't be shown");
+                let message =
+                    "what was asked for is done, but its personal data can't be shown now";
+                Err(Rejection::new(Code::ServiceUnavailable, message))
+            }
+        }
+    }
+
     /// The refusal that a handler left as its reply (see `role::refuse`).
     fn refused(&mut self, command: &Command, reply: Value) -> Rejection {
         let rejection = serde_json::from_value(reply).unwrap_or_else(|error| {
@@ -145,6 +162,12 @@ impl Engine {
                 self.counts.failed += 1;
                 tracing::error!(role = %self.role.name(), command = command.name, error = text, "command failed");
                 Rejection::new(Code::InternalError, "this can't be done; the log says why")
+            }
+            HandlerError::Store(error) if error.class == store::Class::NoKey => {
+                self.counts.failed += 1;
+                tracing::warn!(role = %self.role.name(), command = command.name, %error, "command failed");
+                let message = "personal data can't be sealed or read right now, try again";
+                Rejection::new(Code::ServiceUnavailable, message)
             }
             HandlerError::Store(error) => {
                 self.counts.failed += 1;

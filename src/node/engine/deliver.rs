@@ -16,13 +16,16 @@ use std::sync::Arc;
 
 use super::judge::Verdict;
 use super::{Engine, Incoming, StepOutput, millis};
-use crate::event::{DeadReason, DecodeError, Event, Id, Producer, Ts, ids};
+use crate::event::{DeadReason, DecodeError, Event, Id, Known, Producer, Ts, ids};
 use crate::node::letter::entity_token;
 use crate::node::origin;
 use crate::role::{HandlerError, Input, Mode, Received};
 use crate::store::{
     self, Attempt, Class, Context, InboxRow, Origin, Outcome, Reach, WaitingRow, WaitingState,
 };
+
+/// When a key is asked for again.
+const KEY_RETRY_MS: i64 = 2_000;
 
 impl Engine {
     pub(super) fn deliver(
@@ -148,6 +151,9 @@ impl Engine {
             too_old,
             producer: Producer::of(&row.headers),
         };
+        if let (Some(Known::UserDataDeleted(erased)), Some(keys)) = (event.known(), self.store.keys()) {
+            keys.forget(&erased.user_id.to_string());
+        }
         let result = self.run(context, &Input::Event(Box::new(received)), |_| Ok(()))?;
         if !matches!(result, Ok(_) | Err(HandlerError::NotYet(_))) {
             self.failed_by_rule(event);
@@ -178,6 +184,9 @@ impl Engine {
                 )
             }
             Err(HandlerError::Transient(text)) => self.try_later(row, event, text, now, output),
+            Err(HandlerError::Store(error)) if error.class == Class::NoKey => {
+                self.wait_for_key(row, event, &error, now)
+            }
             Err(HandlerError::Store(error)) => {
                 self.try_later(row, event, error.to_string(), now, output)
             }
@@ -284,6 +293,21 @@ impl Engine {
         } else {
             Ok(())
         }
+    }
+
+    /// Who keeps the keys of personal data does not answer: that is no fault of the event, and it spends no try.
+    fn wait_for_key(
+        &mut self,
+        mut row: WaitingRow,
+        event: &Event,
+        error: &store::Error,
+        now: Ts,
+    ) -> Result<(), store::Error> {
+        tracing::warn!(event_id = %event.id, role = %self.role.name(), queue = self.queue, seq = row.stream_seq, %error, "waits for a key");
+        row.state = WaitingState::Retry;
+        row.running = false;
+        row.due_at_ms = Some(now.ms() + KEY_RETRY_MS);
+        self.put(&row)
     }
 
     fn try_later(
