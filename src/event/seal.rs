@@ -68,7 +68,10 @@ impl DataKey {
             .cipher
             .encrypt(XNonce::from_slice(nonce), payload)
             .expect("fails only for more bytes than memory holds");
-        Sealed::of(&self.id, &BASE64URL_NOPAD.encode(&[nonce, &sealed].concat()))
+        Sealed::of(
+            &self.id,
+            &BASE64URL_NOPAD.encode(&[nonce, &sealed].concat()),
+        )
     }
 
     /// Opens what this key sealed; `None` for what another did, or somebody changed.
@@ -199,7 +202,10 @@ mod tests {
         let sealed = ours.seal(b"\"+15551234567\"");
         assert_eq!(sealed.key_id(), "k1");
         assert!(!sealed.as_str().contains("555"));
-        assert_eq!(ours.open(&sealed).as_deref(), Some(&b"\"+15551234567\""[..]));
+        assert_eq!(
+            ours.open(&sealed).as_deref(),
+            Some(&b"\"+15551234567\""[..])
+        );
         assert_eq!(other.open(&sealed), None);
         assert_eq!(key("k2", 1).open(&sealed), None);
         let renamed = sealed.as_str().replace(":k1:", ":k2:");

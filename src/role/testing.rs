@@ -1,6 +1,9 @@
 //! A bench for one role: a real store in a temporary directory, a clock that the test sets, and the events that came
 //! out. It stands in for the engine only where a test is about the role's own rules.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 
@@ -9,11 +12,56 @@ use super::{
     Code, Command, EffectResult, Entropy, HandlerError, Input, Mode, Received, Rejection, Role,
     Timer,
 };
-use crate::event::{Actor, Base, Codec, Detail, Event, Id, Site, Ts, decode, ids};
+use crate::event::seal::{self, NOBODY, SECRET_LEN};
+use crate::event::{
+    Actor, Base, Codec, DataKey, Detail, Event, Id, KeyError, Keyring, Personal, Sealed, Site, Ts,
+    decode, encode, ids,
+};
 pub use crate::store::Reach;
 use crate::store::{
     Context, EffectCall, EffectOutcome, Identity, Options, Origin, Reader, Store, Synchronous, Tx,
 };
+
+/// Keys that are made of the names of their subjects; those of whom is erased are gone.
+#[derive(Debug, Default)]
+pub struct TestKeys {
+    erased: Mutex<BTreeSet<String>>,
+}
+
+impl TestKeys {
+    fn key(&self, subject: &str) -> Result<DataKey, KeyError> {
+        let erased = self.erased.lock().expect("no test panics with it");
+        if erased.contains(subject) {
+            return Err(KeyError::Erased);
+        }
+        let mut secret = [0; SECRET_LEN];
+        let bytes = subject.as_bytes();
+        secret[..bytes.len().min(SECRET_LEN)]
+            .copy_from_slice(&bytes[..bytes.len().min(SECRET_LEN)]);
+        Ok(DataKey::new(subject, &secret))
+    }
+
+    /// Destroys the keys of a subject.
+    pub fn erase(&self, subject: &str) {
+        let mut erased = self.erased.lock().expect("no test panics with it");
+        erased.insert(subject.to_owned());
+    }
+}
+
+impl Keyring for TestKeys {
+    fn of(&self, subject: &str) -> Result<DataKey, KeyError> {
+        // What is sealed for an erased person nobody reads.
+        self.key(subject)
+            .or_else(|_| Ok(DataKey::new(NOBODY, &[0; SECRET_LEN])))
+    }
+    fn named(&self, key_id: &str) -> Result<DataKey, KeyError> {
+        self.key(key_id)
+    }
+    fn blind(&self) -> Result<DataKey, KeyError> {
+        self.key("blind")
+    }
+    fn forget(&self, _subject: &str) {}
+}
 
 /// A role on the bench.
 pub struct Bench<R: Role> {
@@ -23,6 +71,8 @@ pub struct Bench<R: Role> {
     pub now: Ts,
     /// The chance that the next command brings.
     pub entropy: [u8; 32],
+    /// What personal data is sealed with.
+    pub keys: Arc<TestKeys>,
     /// Calls to the outside that were asked for, oldest first.
     pub calls: Vec<EffectCall>,
     /// How far the next input reaches.
@@ -52,12 +102,15 @@ impl<R: Role> Bench<R> {
             store_id: ids::derive_v7(0, &[b"test"]),
             epoch: "e1".to_owned(),
         };
-        let store = Store::open(options, role.migrations(), &fresh).expect("the store opens");
+        let mut store = Store::open(options, role.migrations(), &fresh).expect("the store opens");
+        let keys = Arc::new(TestKeys::default());
+        store.seal_with(Arc::clone(&keys) as Arc<dyn Keyring>);
         let reader = Reader::open(store.path()).expect("the store can be read");
         Self {
             role,
             now: Ts::from_ms(1_768_471_200_000),
             entropy: [7; 32],
+            keys,
             calls: Vec::new(),
             reach: Reach::Full,
             store,
@@ -67,6 +120,19 @@ impl<R: Role> Bench<R> {
             answering: None,
             _dir: dir,
         }
+    }
+
+    /// What is in a personal value.
+    pub fn revealed<T: serde::de::DeserializeOwned + Clone>(
+        &self,
+        value: &Personal<T>,
+    ) -> Option<T> {
+        let sealed = match value {
+            Personal::Plain(value) => return Some(value.clone()),
+            Personal::Sealed(sealed) => sealed,
+        };
+        let opened = seal::open(sealed, self.keys.as_ref()).expect("a key is there or erased");
+        opened.map(|bytes| serde_json::from_slice(&bytes).expect("what was sealed"))
     }
 
     fn next_id(&mut self) -> Id {
@@ -115,7 +181,8 @@ impl<R: Role> Bench<R> {
         let reply = match result {
             Ok(()) => {
                 let kept = tx.keep().expect("kept");
-                self.calls.extend(kept.effects);
+                self.calls
+                    .extend(kept.effects.into_iter().map(|call| shown(call, &self.keys)));
                 self.answering.clone_from(&kept.reply_with);
                 if kept.refused {
                     self.store.commit().expect("committed");
@@ -181,11 +248,21 @@ impl<R: Role> Bench<R> {
             metadata: std::collections::BTreeMap::default(),
         };
         Received {
-            event: Event::build(detail, base).into(),
+            event: self.arrived(Event::build(detail, base)),
             mode,
             too_old,
             producer: None,
         }
+    }
+
+    /// An event as it comes over the wire: its personal fields are sealed.
+    fn arrived(&self, mut event: Event) -> Arc<Event> {
+        if let Some(subject) = event.to_seal().map(str::to_owned) {
+            event.seal(&self.keys.of(&subject).expect("there always is one"));
+        }
+        let body = encode(&event, Codec::Json).expect("small");
+        let subject = event.subject().to_string();
+        Arc::new(decode(&subject, None, &body).expect("what was written"))
     }
 
     /// An event that came from another site.
@@ -201,7 +278,7 @@ impl<R: Role> Bench<R> {
         };
         let received = self.received(detail, Mode::Live, false);
         Received {
-            event: Event::build(detail, base).into(),
+            event: self.arrived(Event::build(detail, base)),
             ..received
         }
     }
@@ -221,7 +298,8 @@ impl<R: Role> Bench<R> {
     /// The calls that have no handled result yet, the oldest first.
     pub fn effects(&self) -> Vec<EffectCall> {
         let pending = self.store.pending_effects().expect("effects can be read");
-        pending.into_iter().map(|pending| pending.call).collect()
+        let calls = pending.into_iter().map(|pending| pending.call);
+        calls.map(|call| shown(call, &self.keys)).collect()
     }
 
     /// Hands over how a call ended, as the engine does.
@@ -246,13 +324,22 @@ impl<R: Role> Bench<R> {
             key: call.key.clone(),
             kind: call.kind.clone(),
             outcome,
-            request: call.request.clone(),
+            request: self.asked_for(call),
         });
         let events = self.run(&input, id)?.1;
         self.store.begin().expect("a step begins");
         self.store.remove_effect(&call.key).expect("removed");
         self.store.commit().expect("committed");
         Ok(events)
+    }
+
+    /// The request as it is kept.
+    fn asked_for(&self, call: &EffectCall) -> Value {
+        let pending = self
+            .store
+            .pending_effect(&call.key)
+            .expect("effects can be read");
+        pending.map_or_else(|| call.request.clone(), |pending| pending.call.request)
     }
 
     /// Sends a command as `actor`, through the permission check as the engine does.
@@ -310,7 +397,9 @@ impl<R: Role> Bench<R> {
         self.store.rollback();
         permission::check(&command.caller, spec.permission, &scope?)?;
         let (reply, events) = self.run(&Input::Command(Box::new(command)), id)?;
-        Ok((reply.unwrap_or(Value::Object(Map::new())), events))
+        let mut reply = reply.unwrap_or(Value::Object(Map::new()));
+        seal::reveal(&mut reply, self.keys.as_ref()).expect("a key is there or erased");
+        Ok((reply, events))
     }
 
     /// The database as it is, for what no command shows.
@@ -378,4 +467,56 @@ pub fn types(events: &[Event]) -> Vec<&str> {
         .iter()
         .map(|event| event.detail_type.as_str())
         .collect()
+}
+
+/// A call as it goes out.
+fn shown(mut call: EffectCall, keys: &TestKeys) -> EffectCall {
+    seal::reveal(&mut call.request, keys).expect("a key is there or erased");
+    call
+}
+
+/// Texts shorter than these may stand somewhere by chance.
+const TELLING: usize = 7;
+
+impl<R: Role> Drop for Bench<R> {
+    /// Whatever a test was about: nothing that is sealed somewhere in the role's database stands there in clear as well.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let wal = self.store.path().with_extension("db-wal");
+        let mut bytes = std::fs::read(self.store.path()).expect("the database can be read");
+        bytes.extend(std::fs::read(wal).unwrap_or_default());
+        let text = String::from_utf8_lossy(&bytes);
+        let mut personal = BTreeSet::new();
+        for (at, _) in text.match_indices("sealed:1:") {
+            let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '-' | '_');
+            let end = text[at..]
+                .find(|c| !fits(c))
+                .map_or(text.len(), |end| at + end);
+            let sealed = Sealed::parse(&text[at..end]);
+            let opened = sealed.and_then(|sealed| seal::open(&sealed, self.keys.as_ref()).ok()?);
+            // Broken by a page's end, or of an erased person.
+            if let Some(value) = opened.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+                texts(&value, &mut personal);
+            }
+        }
+        for one in personal {
+            assert!(
+                !text.contains(&one),
+                "'{one}' is personal and stands in clear"
+            );
+        }
+    }
+}
+
+fn texts(value: &Value, into: &mut BTreeSet<String>) {
+    match value {
+        Value::String(text) if text.len() >= TELLING => {
+            into.insert(text.clone());
+        }
+        Value::Array(items) => items.iter().for_each(|item| texts(item, into)),
+        Value::Object(map) => map.values().for_each(|item| texts(item, into)),
+        _ => {}
+    }
 }

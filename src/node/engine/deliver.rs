@@ -151,7 +151,9 @@ impl Engine {
             too_old,
             producer: Producer::of(&row.headers),
         };
-        if let (Some(Known::UserDataDeleted(erased)), Some(keys)) = (event.known(), self.store.keys()) {
+        if let (Some(Known::UserDataDeleted(erased)), Some(keys)) =
+            (event.known(), self.store.keys())
+        {
             keys.forget(&erased.user_id.to_string());
         }
         let result = self.run(context, &Input::Event(Box::new(received)), |_| Ok(()))?;
