@@ -48,11 +48,12 @@ pub(super) fn resolve(
 }
 
 /// Every key that names a file with a secret in it.
-fn keys(config: &mut Config) -> [(&'static str, &mut String); 11] {
+fn keys(config: &mut Config) -> [(&'static str, &mut String); 12] {
     let (stripe, messages) = (&mut config.payments.stripe, &mut config.notifications);
     [
         ("bus.creds", &mut config.bus.creds),
         ("tls.key_file", &mut config.tls.key_file),
+        ("privacy.key_file", &mut config.privacy.key_file),
         ("broker.store_key_file", &mut config.broker.store_key_file),
         (
             "payments.stripe.secret_key_file",

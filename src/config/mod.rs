@@ -11,6 +11,7 @@ mod live;
 mod matching;
 mod notifications;
 mod payments;
+mod privacy;
 mod sections;
 mod snapshot;
 mod telephony;
@@ -116,6 +117,7 @@ impl Loaded {
             payments,
             notifications,
             telephony,
+            privacy,
             gateway,
             auth,
             audit,

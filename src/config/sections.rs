@@ -11,6 +11,7 @@ use super::depots::Depot;
 use super::matching::{MatchingSection, Pricing, Sla};
 use super::notifications::Notifications;
 use super::payments::Payments;
+use super::privacy::Privacy;
 use super::snapshot::Snapshot;
 use super::telephony::Telephony;
 use super::trace::Trace;
@@ -42,6 +43,7 @@ pub struct Config {
     pub audit: Audit,
     pub snapshot: Snapshot,
     pub telephony: Telephony,
+    pub privacy: Privacy,
     pub metrics: Metrics,
     pub trace: Trace,
     pub log: Log,
@@ -99,9 +101,11 @@ impl Profile {
             Self::Prod => {
                 let archive = Dict::from([("max_age".to_owned(), Value::from("90d"))]);
                 let audit = Dict::from([("log_max_age".to_owned(), Value::from("365d"))]);
+                let privacy = Dict::from([("seal".to_owned(), Value::from(true))]);
                 Dict::from([
                     ("archive".to_owned(), Value::from(archive)),
                     ("audit".to_owned(), Value::from(audit)),
+                    ("privacy".to_owned(), Value::from(privacy)),
                 ])
             }
         }

@@ -116,6 +116,9 @@ pub enum KeyError {
     /// Not now; it may come.
     #[error("the key can't be had: {0}")]
     Unavailable(String),
+    /// Nobody has a key of this name.
+    #[error("there is no key {0}")]
+    Unknown(String),
 }
 
 /// Where a role gets keys from. It may wait for an answer, and remembers what it got.
@@ -173,7 +176,7 @@ pub fn reveal(value: &mut Value, keys: &dyn Keyring) -> Result<bool, KeyError> {
     Ok(known)
 }
 
-/// What is in a sealed text; `None` where its key is destroyed or does not fit.
+/// What is in a sealed text; `None` where its key is destroyed, does not fit or never was.
 ///
 /// # Errors
 /// [`KeyError::Unavailable`].
@@ -183,7 +186,7 @@ pub fn open(sealed: &Sealed, keys: &dyn Keyring) -> Result<Option<Vec<u8>>, KeyE
     }
     match keys.named(sealed.key_id()) {
         Ok(key) => Ok(key.open(sealed)),
-        Err(KeyError::Erased) => Ok(None),
+        Err(KeyError::Erased | KeyError::Unknown(_)) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -61,4 +61,5 @@ pub mod switches;
 mod thread;
 pub mod trace;
 pub mod transfer;
+pub mod vault;
 pub mod writer;

@@ -306,6 +306,9 @@ impl Node {
             // An error means that the writer ended; `wait` will say why.
             let _ = ready.await;
         }
+        // The audit role's process keeps the keys of personal data: it answers before others ask.
+        node.started
+            .sort_by_key(|started| started.role != RoleName::Audit);
         for started in &mut node.started {
             started.feed(&bus, config, &node.in_force, clock, &node.stop)?;
             started.listen(&bus, config, &node.in_force, clock).await?;
@@ -373,7 +376,8 @@ impl Node {
         self.stop.cancel();
         let mut first_error = None;
         let mut relays = Vec::new();
-        for started in self.started {
+        // The keeper of keys last: others may need one to finish.
+        for started in self.started.into_iter().rev() {
             let (relay, result) = started.finish().await;
             if let Err(error) = result {
                 first_error.get_or_insert(Error::Store(error));

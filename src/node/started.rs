@@ -29,7 +29,7 @@ use super::trace::Tracer;
 use super::writer::{Job, Shared, Writer};
 use super::{
     advisories, api_calls, audit_notes, catchup, commands, consumer, eventlog, filters, homes,
-    keys, measure, owner, publisher, status,
+    keys, measure, owner, publisher, status, vault,
 };
 use crate::bus::jetstream::JetStream;
 use crate::bus::jetstream::service::Service;
@@ -39,6 +39,9 @@ use crate::event::Site;
 use crate::role::RoleName;
 use crate::routing::Routes;
 use crate::store::{self, Identity, Options, Store, Synchronous};
+
+/// How long a role keeps a key that it got; it lets go of an erased person's at once.
+const KEYS_KEPT: std::time::Duration = std::time::Duration::from_secs(86_400);
 
 type Thread = std::thread::JoinHandle<Result<(), store::Error>>;
 
@@ -121,6 +124,11 @@ impl Started {
             let forgotten = bus.listen(&service, site, &[advisories::FORGOTTEN]).await?;
             let (watch, jobs) = (watched(bus, config)?, self.jobs.clone());
             let make = advisories::make_forgotten(bus.clone(), watch, forgotten, jobs, clock);
+            if config.privacy.seal {
+                let jobs = self.jobs.downgrade();
+                let keep = vault::start(bus, &service, config, jobs, clock, &self.relay_stop);
+                self.tasks.extend(keep.await?);
+            }
             let questions = Server::listen(bus, &service, config).await?;
             let server = Server::new(
                 measure::inquiry(bus, config),
@@ -228,6 +236,13 @@ fn prepare(config: &Config, name: RoleName, clock: Clock) -> Result<(), Error> {
         message,
     })?;
     let dir = &config.site.state_dir;
+    if !config.privacy.seal && vault::path(dir).exists() {
+        let message = "privacy.seal is false, but personal data was sealed here: nobody could read it; set it to true";
+        return Err(Error::StateDir {
+            path: vault::path(dir),
+            message: message.to_owned(),
+        });
+    }
     if name == RoleName::Auth {
         keys::settle(config, clock.now())?;
     }
@@ -302,6 +317,10 @@ pub(super) async fn start_role(
     let (mut store, path) = open(config, name, role.migrations(), clock)?;
     owner::claim(bus, name, &store, clock.now()).await?;
     store.stand_in_for(homes::lacking(&config.depots, name));
+    let keys = vault::keys(bus, config, name.as_str(), KEYS_KEPT, clock);
+    if let Some(keys) = &keys {
+        store.seal_with(Arc::clone(keys));
+    }
     let catch_up = catchup::begin(bus, name, &mut store).await?;
     let queue = name
         .queue()
@@ -327,7 +346,8 @@ pub(super) async fn start_role(
     let (ready, is_ready) = oneshot::channel();
     let (effects, calls) = mpsc::unbounded_channel();
     let (replays, progress) = mpsc::unbounded_channel();
-    let runners = Arc::new(Runners::new(registry::runners(config, bus), clock));
+    let runners = Runners::new(registry::runners(config, bus, name), clock).opening_with(keys);
+    let runners = Arc::new(runners);
     let calling = make_calls(
         Arc::clone(&runners),
         calls,

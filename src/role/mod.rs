@@ -38,6 +38,10 @@ use crate::store::{self, Tx};
 use permission::{Caller, Permission, Scope};
 pub use refusal::{Code, HandlerError, Rejection, refuse};
 
+/// Kind of the call that destroys the keys of a person (`{"subject": id}`), so that what was sealed for him is unreadable from
+/// then on. Its answer is `{"destroyed": n, "left": 0}`.
+pub const KEY_DESTROY: &str = "key.destroy";
+
 /// The roles of DOMAIN 1.1. Which of them this build can run is [`RoleName::BUILT`]'s to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

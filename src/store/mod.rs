@@ -11,6 +11,7 @@ mod error;
 mod home;
 mod inbox;
 mod inspect;
+pub mod keys;
 mod log;
 mod lookup;
 mod outbox;

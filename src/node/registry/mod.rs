@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::clock::Clock;
 use super::keys;
 use super::otp::OtpRunner;
+use super::vault::destroy::DestroyRunner;
 use crate::bus::jetstream::JetStream;
 use crate::config::{Config, ProcessorName};
 use crate::event::{Currency, IncidentType};
@@ -171,10 +172,11 @@ pub fn check_secrets(config: &Config, role: RoleName) -> Result<(), (&'static st
 
 /// Who makes the calls that the roles ask for, as configured.
 #[must_use]
-pub fn runners(config: &Config, bus: &JetStream) -> Vec<Arc<dyn Runner>> {
+pub fn runners(config: &Config, bus: &JetStream, role: RoleName) -> Vec<Arc<dyn Runner>> {
     let timeout = config.engine.command_timeout.0;
     let otp = OtpRunner::new(bus.clone(), &config.site.id, timeout);
-    let mut runners: Vec<Arc<dyn Runner>> = vec![Arc::new(otp)];
+    let destroy = DestroyRunner::new(bus.clone(), &config.site.id, role.as_str());
+    let mut runners: Vec<Arc<dyn Runner>> = vec![Arc::new(otp), Arc::new(destroy)];
     runners.extend(messages::runners(&config.notifications));
     runners.extend(calls::runners(config));
     let audit = &config.audit;

@@ -156,6 +156,17 @@ pub(super) fn command(tx: &mut Tx<'_>, command: &Command, subject: &str) -> Resu
     append(tx, actor, &command.name, subject.to_owned(), None)
 }
 
+/// Appends what this role itself did.
+pub(super) fn said(tx: &mut Tx<'_>, action: &str, subject: &str) -> Result<(), Error> {
+    append(
+        tx,
+        "system:audit".to_owned(),
+        action,
+        subject.to_owned(),
+        None,
+    )
+}
+
 /// The command by which the node tells what no event says.
 pub const NOTE: &str = "ledger.note";
 

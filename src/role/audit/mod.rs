@@ -2,6 +2,7 @@
 //! are raised, writes replay and redrive jobs down, discards letters, and publishes for producers outside.
 
 mod dlq;
+mod erasure;
 pub mod job;
 pub mod ledger;
 mod log;
@@ -24,8 +25,8 @@ use schemars::JsonSchema;
 use super::listing::Page;
 use super::permission::{Permission, Scope};
 use super::{
-    Code, Command, CommandSpec, HandlerError, Input, NoBody, Received, Rejection, Role, RoleName,
-    alarm,
+    Code, Command, CommandSpec, HandlerError, Input, KEY_DESTROY, NoBody, Received, Rejection,
+    Role, RoleName, alarm,
 };
 use crate::event::Known;
 use crate::store::Tx;
@@ -136,7 +137,9 @@ impl Role for AuditRole {
             },
             Input::Event(received) => self.event(tx, received),
             Input::Timer(timer) if timer.kind == webhook::TIMER => Ok(webhook::pump(tx)?),
+            Input::Timer(timer) if timer.kind == erasure::TIMER => erasure::due(tx, timer),
             Input::Timer(timer) => measures::due(tx, timer),
+            Input::Effect(result) if result.kind == KEY_DESTROY => erasure::on_result(tx, result),
             Input::Effect(result) => webhook::on_result(tx, result),
         }
     }
@@ -164,6 +167,7 @@ impl AuditRole {
             Some(Known::SiteReported(report)) => {
                 sync::reported(tx, event, report).map_err(Into::into)
             }
+            Some(Known::UserDataDeleted(erased)) => erasure::heard(tx, erased).map_err(Into::into),
             Some(Known::AlarmRaised(alarm)) => {
                 standing::told_raised(tx, event, alarm).map_err(Into::into)
             }

@@ -18,6 +18,12 @@ impl Tx<'_> {
         self.store.keys.as_deref()
     }
 
+    /// Whether personal data is sealed here.
+    #[must_use]
+    pub fn seals(&self) -> bool {
+        self.keys().is_some()
+    }
+
     fn no_key(&self, op: &'static str, error: &KeyError) -> Error {
         self.store.error(Class::NoKey, op, error.to_string())
     }
