@@ -29,6 +29,7 @@ mod notification;
 mod offer;
 mod output;
 mod payment;
+mod privacy;
 mod queue;
 mod reload;
 mod replay;
@@ -178,6 +179,9 @@ enum Command {
     /// Make the first admin; change the key of the broker's store.
     #[command(subcommand)]
     Auth(auth::AuthVerb),
+    /// Export what there is of a person, or erase him.
+    #[command(subcommand)]
+    Privacy(privacy::PrivacyVerb),
     /// Look at payments, decide about them, settle and refund them.
     #[command(subcommand)]
     Payment(payment::PaymentVerb),
@@ -234,7 +238,12 @@ impl Command {
     fn keeps_state(&self) -> bool {
         matches!(
             self,
-            Self::Demo(_) | Self::Check(_) | Self::Bench(_) | Self::Auth(_) | Self::Snapshot(_)
+            Self::Demo(_)
+                | Self::Check(_)
+                | Self::Bench(_)
+                | Self::Auth(_)
+                | Self::Snapshot(_)
+                | Self::Privacy(_)
         )
     }
 }
@@ -313,6 +322,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Setting(verb) => setting::setting(&connection, verb).await,
             Command::Geofence(verb) => geofence::geofence(&connection, verb).await,
             Command::Auth(verb) => auth::auth(&connection, verb).await,
+            Command::Privacy(verb) => privacy::privacy(&connection, verb).await,
             Command::Payment(verb) => payment::payment(&connection, verb).await,
             Command::Kb(verb) => kb::kb(&connection, verb).await,
             Command::Site(verb) => site::site(&connection, verb).await,

@@ -36,6 +36,7 @@ mod monitoring;
 mod patterns;
 mod payments;
 mod poison;
+mod privacy;
 mod processes;
 mod publishing;
 mod queues;

@@ -6,6 +6,7 @@
 
 pub mod destroy;
 pub mod escrow;
+pub mod export;
 pub mod ring;
 pub mod service;
 pub mod site_key;
