@@ -23,6 +23,7 @@ use crate::bus::topology;
 use crate::config::Config;
 use crate::node::preflight::{guard_archive, inspect_store};
 use crate::node::run::{desired, routes};
+use crate::node::vault::site_key;
 use crate::ops::certificates::days_left;
 use crate::ops::ownership::Owner;
 use crate::role::RoleName;
@@ -148,6 +149,7 @@ pub(super) async fn check(connection: &Connection, of: &OfRoles) -> Result<ExitC
     if !asked.broker_only {
         stores(&config, &roles, &mut found);
     }
+    sealing(&config, &mut found);
     certificates(&config, &mut found);
     disk(&config, embedded, &mut found);
     found.print(connection.json)?;
@@ -239,6 +241,38 @@ fn encryption(config: &Config, found: &mut Findings) {
             }
         }
         Err(error) => found.fail("encryption", &error.into()),
+    }
+}
+
+/// Whether personal data is sealed, and whether the site's key is the one that its keys were wrapped with.
+fn sealing(config: &Config, found: &mut Findings) {
+    if !config.privacy.seal {
+        let say = "off: phones, names and places of people are in the archive and in databases for whoever reads them";
+        found.add("privacy", Status::Note, say);
+        if let Some(last) = found.0.last_mut() {
+            last.help = Some("privacy.seal = true seals what comes from then on".to_owned());
+        }
+        return;
+    }
+    match site_key::look(config) {
+        Ok(true) => found.add(
+            "privacy",
+            Status::Ok,
+            "personal data is sealed, and the site key is the right one",
+        ),
+        // Of a site whose audit role runs elsewhere, too.
+        Ok(false) => found.add(
+            "privacy",
+            Status::Ok,
+            "personal data is sealed; the first start of the audit role makes the keys",
+        ),
+        Err(error) => found.fail(
+            "privacy",
+            &Failure::other(
+                error.to_string(),
+                "without that key nobody reads what was sealed",
+            ),
+        ),
     }
 }
 

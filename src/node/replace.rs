@@ -18,6 +18,7 @@ use super::resend::ask::{self, Asker};
 use super::run::{self, desired, routes, settle_topology};
 use super::snapshot::copies::{self, Copier};
 use super::snapshot::restore::{self, Restored};
+use super::vault::{escrow, site_key};
 use super::{measure, snapshot};
 use crate::bus::jetstream::JetStream;
 use crate::bus::links::{HUB, Link};
@@ -48,6 +49,12 @@ pub enum Error {
     /// The copies of the snapshots.
     #[error(transparent)]
     Copies(#[from] copies::Error),
+    /// The site's key.
+    #[error(transparent)]
+    SiteKey(#[from] site_key::Error),
+    /// The keys of personal data.
+    #[error("the keys of personal data: {0}")]
+    Keys(String),
     /// A role's database.
     #[error("role {role}: {error}")]
     Restore {
@@ -64,6 +71,8 @@ pub enum Error {
 pub struct Replaced {
     /// Events of this site that came back from the hub.
     pub events: u64,
+    /// Keys of personal data that came back from the hub.
+    pub keys: usize,
     /// The databases that were restored.
     pub restored: Vec<Restored>,
     /// Roles of which the hub has no snapshot: they begin with an empty database and go through the archive.
@@ -100,11 +109,13 @@ pub async fn replace(
     let events = refill(bus, &asker, site).await?;
     give_from_here(bus, site).await?;
     settle_topology(bus, &desired(config, &routes, roles), true).await?;
+    let keys = bring_keys_back(bus, config, &tell).await?;
     tell("bringing the snapshots back");
     let mut copier = Copier::new(bus, config, Clock);
     let snapshots = copies::bring_back(&mut copier).await?;
     let mut replaced = Replaced {
         events,
+        keys,
         ..Replaced::default()
     };
     let inquiry: Inquiry = Inquiry {
@@ -130,6 +141,22 @@ pub async fn replace(
             })?);
     }
     Ok(replaced)
+}
+
+/// The keys of persons first: without them what the snapshots have of them can't be read. Whoever was erased meanwhile stays so.
+async fn bring_keys_back(
+    bus: &JetStream,
+    config: &Config,
+    tell: &impl Fn(&str),
+) -> Result<usize, Error> {
+    if !config.privacy.seal {
+        return Ok(0);
+    }
+    tell("bringing the keys of personal data back");
+    let mut store = site_key::open(config)?;
+    escrow::restore(&mut store, bus, config)
+        .await
+        .map_err(|rejection| Error::Keys(rejection.message))
 }
 
 async fn await_hub(asker: &Asker, site: &str, patience: Duration) -> Result<(), Error> {

@@ -90,7 +90,7 @@ impl KeyStore {
             .pragma_update(None, "secure_delete", true)
             .map_err(fail)?;
         connection.execute_batch(MIGRATION).map_err(fail)?;
-        let mut store = Self {
+        let store = Self {
             connection,
             path: path.to_owned(),
             wrapping,
@@ -105,6 +105,24 @@ impl KeyStore {
             }
         }
         Ok(store)
+    }
+
+    /// The name of the site key that wraps what is in a file, without changing anything there; `None` where there is no file.
+    ///
+    /// # Errors
+    /// A store error.
+    pub fn wrapped_by(path: &Path) -> Result<Option<String>, Error> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let fail = |error: rusqlite::Error| Error::sqlite("reading the keys", path, &error);
+        let connection = Connection::open_with_flags(path, flags).map_err(fail)?;
+        let sql = "SELECT value FROM meta WHERE name = ?1";
+        connection
+            .query_row(sql, [WRAPPED_BY], |row| row.get(0))
+            .optional()
+            .map_err(fail)
     }
 
     fn error(&self, class: Class, op: &'static str, message: impl Into<String>) -> Error {

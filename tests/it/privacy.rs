@@ -143,7 +143,7 @@ async fn what_is_sealed_for_a_person_is_read_with_his_key_and_never_again_when_h
     );
     assert!(mine.contains("***"), "{mine}");
     let id = others["incidentId"].as_str().expect("an id");
-    let seen = site.json(&["incident", "show", id, "--json"]);
+    let seen = call(&site, "incident.get", &json!({ "incidentId": id }));
     assert_eq!(
         seen["phone"], PHONE,
         "another person's data is as it was: {seen}"

@@ -84,6 +84,7 @@ impl Demo {
             .unwrap_or_else(|| temporary.path().to_owned());
         config.broker.listen = "127.0.0.1:0".to_owned();
         config.log.level = "error".to_owned();
+        config.privacy.seal = true;
         logging::start(&config.log.level);
         let line = Line::connect(&mut config)?;
         let broker = crate::broker::start(broker_options(&config)).await?;

@@ -18,7 +18,6 @@ use crate::bus;
 use crate::bus::jetstream::JetStream;
 use crate::bus::jetstream::service::{Request, Service, depot_command};
 use crate::config::Config;
-use crate::event::Ts;
 use crate::node::audit_notes::{self, Said};
 use crate::node::clock::Clock;
 use crate::node::commands::{answer, command};
@@ -97,10 +96,6 @@ impl Vault {
     /// Where else keys may be.
     pub(super) fn elsewhere(&self) -> Option<&Elsewhere> {
         self.elsewhere.as_ref()
-    }
-
-    pub(super) fn now(&self) -> Ts {
-        self.clock.now()
     }
 
     /// Takes the questions that may come.

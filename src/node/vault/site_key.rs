@@ -119,11 +119,7 @@ pub fn open(config: &Config) -> Result<KeyStore, Error> {
     let (file, keys) = (path(config), super::path(&config.site.state_dir));
     let Some(wrapping) = read(&file)? else {
         if keys.exists() {
-            let message = format!(
-                "is missing, and {} can't be read without it; bring it back",
-                keys.display()
-            );
-            return Err(fail(&file, message));
+            return Err(missing(&file, &keys));
         }
         return Ok(KeyStore::open(&keys, make(&file)?)?);
     };
@@ -138,6 +134,33 @@ pub fn open(config: &Config) -> Result<KeyStore, Error> {
     let store = KeyStore::open(&keys, wrapping)?;
     take_place(&new, &file)?;
     Ok(store)
+}
+
+/// Whether a start would open the keys: true, or false where both would be made. Nothing is changed.
+///
+/// # Errors
+/// See [`Error`].
+pub fn look(config: &Config) -> Result<bool, Error> {
+    let (file, keys) = (path(config), super::path(&config.site.state_dir));
+    let by = KeyStore::wrapped_by(&keys)?;
+    let found = [read(&file)?, read(&coming(&file))?];
+    match by {
+        None => Ok(false),
+        Some(by) if found.iter().flatten().any(|key| key.id() == by) => Ok(true),
+        Some(_) if found[0].is_none() => Err(missing(&file, &keys)),
+        Some(_) => Err(fail(
+            &file,
+            format!("is not the one that {} was written with", keys.display()),
+        )),
+    }
+}
+
+fn missing(file: &Path, keys: &Path) -> Error {
+    let message = format!(
+        "is missing, and {} can't be read without it; bring it back",
+        keys.display()
+    );
+    fail(file, message)
 }
 
 fn take_place(new: &Path, old: &Path) -> Result<(), Error> {
