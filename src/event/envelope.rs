@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::catalogue::{Detail, Known, data_subject, resources};
 use super::lists::Source;
-use super::personal::Sealed;
-use super::seal::DataKey;
+use super::personal::{MASK, Sealed};
+use super::seal::{self, DataKey, KeyError, Keyring};
 use super::subject::Subject;
 use super::types::{Id, Key, Site, Ts};
 
@@ -128,6 +128,35 @@ impl Event {
                 *value = text.into();
             }
         }
+    }
+
+    /// Opens the personal fields, for somebody who may see the event; what can't be opened is masked. The typed detail stays as
+    /// it is.
+    ///
+    /// # Errors
+    /// The first key that can't be had now: its field is masked, and those behind it.
+    pub fn open(&mut self, keys: Option<&dyn Keyring>) -> Result<(), KeyError> {
+        let masked = self.known.as_ref().map(Known::masked).unwrap_or_default();
+        let (mut keys, mut result) = (keys, Ok(()));
+        for (name, value) in &mut self.detail {
+            // By the type: a text that only looks sealed, somewhere else, is nobody's to open.
+            let personal = masked.get(name).and_then(Value::as_str) == Some(MASK);
+            let sealed = value.as_str().filter(|_| personal).and_then(Sealed::parse);
+            let Some(sealed) = sealed else {
+                continue;
+            };
+            let opened = match keys.map(|keys| seal::open(&sealed, keys)) {
+                Some(Ok(opened)) => opened,
+                Some(Err(error)) => {
+                    (keys, result) = (None, Err(error));
+                    None
+                }
+                None => None,
+            };
+            let opened = opened.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            *value = opened.unwrap_or_else(|| MASK.into());
+        }
+        result
     }
 
     /// The entity key.

@@ -193,6 +193,10 @@ pub fn open(sealed: &Sealed, keys: &dyn Keyring) -> Result<Option<Vec<u8>>, KeyE
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Map;
+
+    use super::super::catalogue::{catalogue, data_subject};
+    use super::super::schema::schema;
     use super::*;
 
     fn key(id: &str, byte: u8) -> DataKey {
@@ -220,6 +224,63 @@ mod tests {
         changed.replace_range(at..=at, &last.to_string());
         let changed = Sealed::parse(&changed).expect("of the form");
         assert_eq!(ours.open(&changed), None);
+    }
+
+    /// Whether a schema, or a part of it, is of a personal field.
+    fn personal(schema: &Value) -> bool {
+        match schema {
+            Value::String(text) => text.starts_with("#/$defs/Personal"),
+            Value::Array(parts) => parts.iter().any(personal),
+            Value::Object(parts) => parts.values().any(personal),
+            _ => false,
+        }
+    }
+
+    #[test]
+    fn every_event_with_a_personal_field_always_names_its_data_subject_and_has_it_at_the_top() {
+        let mut with_some = Vec::new();
+        for row in catalogue() {
+            for version in row.versions {
+                let name = format!("{} {}", row.detail_type, version.name);
+                let schema = schema(row, version);
+                let defs = schema["$defs"].as_object().into_iter().flatten();
+                for (def, within) in defs {
+                    // Event::seal looks at the fields of the detail themselves.
+                    assert!(
+                        !personal(within),
+                        "{name}: {def} has a personal field within"
+                    );
+                }
+                let detail = &schema["properties"]["detail"]["allOf"][1];
+                let fields = detail["properties"].as_object().expect("fields");
+                let named = |field: &Value| {
+                    let direct = field.get("$ref").is_some_and(personal);
+                    let parts = field.get("anyOf").and_then(Value::as_array);
+                    direct
+                        || parts
+                            .is_some_and(|parts| parts.iter().any(|part| personal(&part["$ref"])))
+                };
+                for (field, within) in fields {
+                    assert_eq!(
+                        personal(within),
+                        named(within),
+                        "{name}: {field} has one within"
+                    );
+                }
+                if !fields.values().any(personal) {
+                    continue;
+                }
+                let required = detail["required"].as_array().expect("required fields");
+                let always: Map<String, Value> = required
+                    .iter()
+                    .map(|field| (field.as_str().expect("a name").to_owned(), "x".into()))
+                    .collect();
+                assert!(data_subject(&always).is_some(), "{name} may name nobody");
+                with_some.push(row.detail_type);
+            }
+        }
+        // Fewer would mean that this test no longer knows a personal field when it sees one.
+        assert!(with_some.len() >= 19, "{with_some:?}");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::commands;
 use super::limits::person;
 use super::problem::Problem;
 use crate::bus::{Bus, EVENTS, Stored};
-use crate::event::{Actor, EventType, Id, catalogue, decode, fields, to_value};
+use crate::event::{Actor, Event, EventType, Id, Keyring, catalogue, decode, fields, to_value};
 use crate::role::permission::{Caller, Permission, person_of};
 
 /// How often the archive is looked at while somebody listens; well under the 2 s of DOMAIN 5.4.
@@ -254,9 +254,12 @@ impl Listener {
                 }
             };
             self.from = last.seq + 1;
-            let sent: Vec<Sent> = read.iter().filter_map(|stored| self.sent(stored)).collect();
-            if !sent.is_empty() {
-                return sent;
+            let his: Vec<(u64, Event)> = read
+                .iter()
+                .filter_map(|stored| Some((stored.seq, self.his(stored)?)))
+                .collect();
+            if !his.is_empty() {
+                return self.sent(his).await;
             }
         }
     }
@@ -275,7 +278,28 @@ impl Listener {
         }
     }
 
-    fn sent(&self, stored: &Stored) -> Option<Sent> {
+    /// Events as he sees them. Looking for a key may block, so it is done where that hurts nobody.
+    async fn sent(&self, mut events: Vec<(u64, Event)>) -> Vec<Sent> {
+        let keys = self.door.keys.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            open_all(&mut events, keys.as_deref());
+            events
+        });
+        let events = opened.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "events can't be shown");
+            Vec::new()
+        });
+        let sent = events.iter().map(|(seq, event)| {
+            Sent::default()
+                .id(seq.to_string())
+                .event(&event.detail_type)
+                .data(to_value(event).to_string())
+        });
+        sent.collect()
+    }
+
+    /// The event that is stored there, if it is one that he wants and may see.
+    fn his(&self, stored: &Stored) -> Option<Event> {
         let event = decode(
             &stored.subject,
             stored.headers.get("Content-Type"),
@@ -299,12 +323,18 @@ impl Listener {
             self.incident,
             &self.door.live.of_companies,
         )
-        .then(|| {
-            Sent::default()
-                .id(stored.seq.to_string())
-                .event(&event.detail_type)
-                .data(value.to_string())
-        })
+        .then_some(event)
+    }
+}
+
+/// Opens what is personal in events. Behind a key that can't be had now everything is masked: where things stand is told without
+/// waiting, and what is masked can be asked for by a command.
+fn open_all(events: &mut [(u64, Event)], mut keys: Option<&dyn Keyring>) {
+    for (seq, event) in events {
+        if let Err(error) = event.open(keys) {
+            tracing::warn!(seq, %error, "an event is shown with personal fields masked");
+            keys = None;
+        }
     }
 }
 
@@ -368,7 +398,13 @@ fn visible(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+    use crate::event::seal::SECRET_LEN;
+    use crate::event::{
+        ArrivalMeters, Base, DataKey, KeyError, Personal, Point, Site, Ts, VendorArrived,
+    };
 
     fn id(n: u8) -> Id {
         Id::parse(&format!("0192f3c1-0000-7000-8000-0000000000{n:02x}")).expect("an id")
@@ -388,6 +424,94 @@ mod tests {
             detail: &detail,
         };
         visible(caller, &seen, incident, &live.of_companies)
+    }
+
+    fn arrived(driver: u8, place: Point, keys: &dyn Keyring) -> Event {
+        let detail = VendorArrived {
+            vendor_id: id(2),
+            incident_id: id(3),
+            driver_id: id(driver),
+            session_id: id(4),
+            arrived_at: Ts::from_ms(5),
+            location: Personal::plain(place),
+            distance_meters: ArrivalMeters::new(50.0).expect("valid"),
+        };
+        let base = Base {
+            id: id(5),
+            time: Ts::from_ms(6),
+            site: Site::new("hub").expect("valid"),
+            home: None,
+            cause: None,
+            correlation: None,
+            metadata: BTreeMap::new(),
+        };
+        let mut event = Event::build(&detail, base);
+        let subject = event.to_seal().expect("plain").to_owned();
+        event.seal(&keys.of(&subject).expect("a key"));
+        event
+    }
+
+    fn locations(mut events: Vec<(u64, Event)>, keys: Option<&dyn Keyring>) -> Vec<Value> {
+        open_all(&mut events, keys);
+        let shown = events.iter().map(|(_, event)| to_value(event));
+        shown
+            .map(|event| event["detail"]["location"].clone())
+            .collect()
+    }
+
+    /// Keys by the names of their subjects.
+    #[derive(Debug, Default)]
+    struct Keys {
+        erased: Option<Id>,
+        away: bool,
+        asked: AtomicUsize,
+    }
+
+    impl Keyring for Keys {
+        fn of(&self, subject: &str) -> Result<DataKey, KeyError> {
+            Ok(DataKey::new(subject, &[7; SECRET_LEN]))
+        }
+        fn named(&self, key_id: &str) -> Result<DataKey, KeyError> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            match self.erased {
+                _ if self.away => Err(KeyError::Unavailable("away".to_owned())),
+                Some(erased) if erased.to_string() == key_id => Err(KeyError::Erased),
+                _ => self.of(key_id),
+            }
+        }
+        fn blind(&self) -> Result<DataKey, KeyError> {
+            self.of("blind")
+        }
+        fn forget(&self, _: &str) {}
+    }
+
+    #[test]
+    fn what_is_personal_is_opened_or_masked_and_never_goes_out_sealed() {
+        let place = Point::new(40.7128, -74.006).expect("valid");
+        let keys = Keys::default();
+        let events = || {
+            let event = |driver: u8| (1, arrived(driver, place, &keys));
+            vec![event(6), event(7)]
+        };
+        for (_, event) in &events() {
+            assert!(to_value(event)["detail"]["location"].is_string(), "sealed");
+        }
+        let (plain, masked) = (json!({ "lat": 40.7128, "lon": -74.006 }), json!("***"));
+        let both = |one: &Value, other: &Value| vec![one.clone(), other.clone()];
+        assert_eq!(locations(events(), Some(&keys)), both(&plain, &plain));
+        let erased = Keys {
+            erased: Some(id(6)),
+            ..Keys::default()
+        };
+        assert_eq!(locations(events(), Some(&erased)), both(&masked, &plain));
+        assert_eq!(locations(events(), None), both(&masked, &masked));
+        let away = Keys {
+            away: true,
+            ..Keys::default()
+        };
+        assert_eq!(locations(events(), Some(&away)), both(&masked, &masked));
+        // A key may be waited for; nobody waits once for every event.
+        assert_eq!(away.asked.load(Ordering::Relaxed), 1);
     }
 
     #[test]

@@ -34,6 +34,7 @@ use self::problem::Problem;
 use self::specs::Specs;
 use crate::bus::jetstream::JetStream;
 use crate::config::Config;
+use crate::event::Keyring;
 use crate::node::clock::Clock;
 
 pub use self::openapi::document;
@@ -61,6 +62,8 @@ struct Door {
     limits: Limits,
     metrics: Metrics,
     live: Live,
+    /// What personal fields of events are opened with; masked without it.
+    keys: Option<Arc<dyn Keyring>>,
     stop: CancellationToken,
 }
 
@@ -79,7 +82,19 @@ impl Gateway {
     /// # Errors
     /// [`Error::Listen`].
     pub async fn start(bus: JetStream, config: &Config) -> Result<Self, Error> {
-        Self::start_at(bus, config, Clock).await
+        Self::open(bus, config, Clock, None).await
+    }
+
+    /// The same with keys to open personal fields of pushed events with, for those who may see them.
+    ///
+    /// # Errors
+    /// [`Error::Listen`].
+    pub async fn opening_with(
+        bus: JetStream,
+        config: &Config,
+        keys: Arc<dyn Keyring>,
+    ) -> Result<Self, Error> {
+        Self::open(bus, config, Clock, Some(keys)).await
     }
 
     /// The same by a clock of the caller's: it decides which tokens are still valid.
@@ -87,6 +102,15 @@ impl Gateway {
     /// # Errors
     /// [`Error::Listen`].
     pub async fn start_at(bus: JetStream, config: &Config, clock: Clock) -> Result<Self, Error> {
+        Self::open(bus, config, clock, None).await
+    }
+
+    async fn open(
+        bus: JetStream,
+        config: &Config,
+        clock: Clock,
+        keys: Option<Arc<dyn Keyring>>,
+    ) -> Result<Self, Error> {
         let listen = config.gateway.listen.clone();
         let fail = |error: std::io::Error| Error::Listen {
             address: listen.clone(),
@@ -102,6 +126,7 @@ impl Gateway {
             limits: Limits::new(&config.gateway),
             metrics: Metrics::new(),
             live: Live::new(config.gateway.subscriptions_per_user),
+            keys,
             stop: stop.clone(),
             config: config.clone(),
             bus,

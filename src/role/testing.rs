@@ -135,6 +135,40 @@ impl<R: Role> Bench<R> {
         opened.map(|bytes| serde_json::from_slice(&bytes).expect("what was sealed"))
     }
 
+    /// The role's database as whoever got the file has it.
+    fn file(&self) -> String {
+        let wal = self.store.path().with_extension("db-wal");
+        let mut bytes = std::fs::read(self.store.path()).expect("the database can be read");
+        bytes.extend(std::fs::read(wal).unwrap_or_default());
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Whether a text stands in the role's database in clear.
+    pub fn rests(&self, text: &str) -> bool {
+        self.file().contains(text)
+    }
+
+    /// What is sealed in the role's database and can be opened still, each once.
+    pub fn openable(&self) -> Vec<Value> {
+        let text = self.file();
+        let mut found: Vec<Value> = Vec::new();
+        for (at, _) in text.match_indices("sealed:1:") {
+            let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '-' | '_');
+            let end = text[at..]
+                .find(|c| !fits(c))
+                .map_or(text.len(), |end| at + end);
+            let sealed = Sealed::parse(&text[at..end]);
+            let opened = sealed.and_then(|sealed| seal::open(&sealed, self.keys.as_ref()).ok()?);
+            // What can't be opened is broken by a page's end, or of an erased person.
+            if let Some(value) = opened.and_then(|bytes| serde_json::from_slice(&bytes).ok())
+                && !found.contains(&value)
+            {
+                found.push(value);
+            }
+        }
+        found
+    }
+
     fn next_id(&mut self) -> Id {
         self.inputs += 1;
         ids::derive_v7(self.now.ms(), &[b"input", &self.inputs.to_be_bytes()])
@@ -484,22 +518,10 @@ impl<R: Role> Drop for Bench<R> {
         if std::thread::panicking() {
             return;
         }
-        let wal = self.store.path().with_extension("db-wal");
-        let mut bytes = std::fs::read(self.store.path()).expect("the database can be read");
-        bytes.extend(std::fs::read(wal).unwrap_or_default());
-        let text = String::from_utf8_lossy(&bytes);
+        let text = self.file();
         let mut personal = BTreeSet::new();
-        for (at, _) in text.match_indices("sealed:1:") {
-            let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '-' | '_');
-            let end = text[at..]
-                .find(|c| !fits(c))
-                .map_or(text.len(), |end| at + end);
-            let sealed = Sealed::parse(&text[at..end]);
-            let opened = sealed.and_then(|sealed| seal::open(&sealed, self.keys.as_ref()).ok()?);
-            // Broken by a page's end, or of an erased person.
-            if let Some(value) = opened.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
-                texts(&value, &mut personal);
-            }
+        for value in self.openable() {
+            texts(&value, &mut personal);
         }
         for one in personal {
             assert!(

@@ -10,9 +10,10 @@ use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 use serde_json::{Value, json};
 
 use crate::support::schema::{Sample, Schema, anything, cbor};
+use roadcall::event::seal::SECRET_LEN;
 use roadcall::event::{
-    Codec, DecodeError, EncodeError, Event, Key, Site, Source, Subject, Ts, best_effort_id,
-    catalogue, decode, encode, to_value,
+    Codec, DataKey, DecodeError, EncodeError, Event, Key, Known, MASK, Sealed, Site, Source,
+    Subject, Ts, best_effort_id, catalogue, decode, encode, to_value,
 };
 
 const JSON: Option<&str> = Some("application/json");
@@ -128,6 +129,55 @@ fn what_a_schema_allows_is_read_and_passed_on_whole() {
             let again = pass_on(&again, Codec::Json)?;
             prop_assert_eq!(&again, &event);
             keeps(&again, &sample.body)
+        },
+    );
+}
+
+/// Fields that are personal by their type, with what stands in them.
+fn personal(event: &Event) -> Vec<(String, Value)> {
+    let masked = event.known().map(Known::masked).unwrap_or_default();
+    let fields = masked.as_object().into_iter().flatten();
+    fields
+        .filter(|(_, value)| **value == MASK)
+        .map(|(name, _)| (name.clone(), event.detail[name].clone()))
+        .collect()
+}
+
+fn sealed(value: &Value) -> Option<Sealed> {
+    value.as_str().and_then(Sealed::parse)
+}
+
+#[test]
+fn what_is_personal_is_somebodys_and_is_sealed_and_opened_whole() {
+    let key = DataKey::new("k1", &[7; SECRET_LEN]);
+    check_each(
+        40,
+        || Just(()),
+        |_, sample, ()| {
+            let mut event = read(&sample)?;
+            let before = personal(&event);
+            let has_plain = before.iter().any(|(_, value)| sealed(value).is_none());
+            prop_assert_eq!(event.to_seal().is_some(), has_plain, "a data subject");
+            let whole = event.detail.clone();
+            event.seal(&key);
+            for (name, value) in &before {
+                let text = sealed(&event.detail[name]);
+                prop_assert!(text.is_some(), "{} is plain still", name);
+                if sealed(value).is_none() {
+                    let opened = text.and_then(|text| key.open(&text));
+                    let opened = opened.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+                    prop_assert_eq!(opened.as_ref(), Some(value), "{}", name);
+                }
+            }
+            for (name, value) in &whole {
+                if !before.iter().any(|(personal, _)| personal == name) {
+                    prop_assert_eq!(&event.detail[name], value, "{}", name);
+                }
+            }
+            let again = pass_on(&event, Codec::Json)?;
+            prop_assert_eq!(again.to_seal(), None, "sealed all the same");
+            prop_assert_eq!(&again.detail, &event.detail);
+            Ok(())
         },
     );
 }

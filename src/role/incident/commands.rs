@@ -10,8 +10,7 @@ use super::media::{self, Media};
 use super::transition::{By, hundredths, release, request_match, transition};
 use crate::event::{
     Actor, Code, Id, IncidentCancelled, IncidentRated, IncidentStatus, LineItem, List,
-    MatchRequestReason, Miles, NonNegative, Personal, RatedBy, Stars, Text, WorkCompleted,
-    WorkStarted,
+    MatchRequestReason, Miles, NonNegative, RatedBy, Stars, Text, WorkCompleted, WorkStarted,
 };
 use crate::role::permission::Scope;
 use crate::role::{self, Command, HandlerError, Rejection};
@@ -84,12 +83,14 @@ impl IncidentRole {
             return Ok(tx.reply(&incident)?);
         }
         check_version(command, &incident, &body)?;
+        let note = body.note.clone();
+        let note = note.map(|note| tx.seal(&incident.driver_id, note));
         let by = By {
             actor: command.actor().clone(),
             via: via(command),
             reason: body.reason.clone(),
             given_reason: None,
-            note: body.note.clone().map(Personal::plain),
+            note: note.transpose()?,
         };
         match command.name.as_str() {
             "incident.update_status" => self.update_status(tx, &mut incident, &body, by)?,
@@ -209,6 +210,8 @@ impl IncidentRole {
             .as_ref()
             .map(|ids| media::references(tx, incident.incident_id, ids))
             .transpose()?;
+        let notes = body.notes.clone();
+        let notes = notes.map(|notes| tx.seal(&incident.driver_id, notes));
         tx.emit(&WorkCompleted {
             incident_id: incident.incident_id,
             vendor_id: assigned(incident)?,
@@ -223,7 +226,7 @@ impl IncidentRole {
                 .and_then(|a| Miles::new(a.distance_miles).ok()),
             payer_type: incident.payer_type,
             line_items: body.line_items.clone(),
-            notes: body.notes.clone().map(Personal::plain),
+            notes: notes.transpose()?,
             media_urls: media,
         })?;
         Ok(())

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::IncidentRole;
 use super::commands::via;
-use super::entity::{Incident, TimelineEntry, add_to_timeline};
+use super::entity::{Incident, TimelineEntry, UNKNOWN_AREA, add_to_timeline};
 use crate::event::{
     Actor, E164, Id, IncidentCreated, IncidentOrigin, IncidentStatus, IncidentType, Payer,
     Personal, Place, Point, Priority, Text,
@@ -132,13 +132,13 @@ impl NewIncident {
     ) -> Result<Incident, HandlerError> {
         let incident_id = tx.new_id();
         tx.correlate(incident_id)?;
-        // Sealed locations are for the district that can open them; 0, 0 says that the area is not known.
-        let area = self
-            .location
-            .as_plain()
-            .map_or(Point { lat: 0.0, lon: 0.0 }, |place| {
-                place.point().rounded_to_tenth()
-            });
+        let place = tx.reveal(&self.location)?;
+        let area = place.map(|place| place.point().rounded_to_tenth());
+        // Whatever stands about an incident is its driver's, whoever said it.
+        let driver = self.driver_id;
+        let location = tx.sealed(&driver, &self.location)?;
+        let phone = self.phone.map(|phone| tx.sealed(&driver, &phone));
+        let description = self.description.map(|text| tx.sealed(&driver, &text));
         let origin = if self.call_id.is_some() {
             IncidentOrigin::Call
         } else {
@@ -151,9 +151,10 @@ impl NewIncident {
             payer_type: self.payer_type,
             incident_type: self.incident_type,
             priority: self.priority,
-            location: self.location,
-            phone: self.phone,
-            description: self.description,
+            location,
+            area_location: area,
+            phone: phone.transpose()?,
+            description: description.transpose()?,
             origin,
             call_id: self.call_id,
             status: IncidentStatus::Created,
@@ -188,7 +189,7 @@ impl NewIncident {
             incident_type: incident.incident_type,
             priority: incident.priority,
             location: incident.location.clone(),
-            area_location: area,
+            area_location: area.unwrap_or(UNKNOWN_AREA),
             phone: incident.phone.clone(),
             payer_type: incident.payer_type,
             origin,

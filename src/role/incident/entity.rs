@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{
     Actor, Code, E164, Id, IncidentOrigin, IncidentStatus, IncidentType, Payer, Personal, Place,
-    Priority, Text, Ts,
+    Point, Priority, Text, Ts,
 };
 use crate::store::{Error, Tx, params};
 
@@ -47,6 +47,9 @@ CREATE TABLE rating (incident_id TEXT NOT NULL, rated_by TEXT NOT NULL, PRIMARY 
 CREATE TABLE call_record (call_id TEXT PRIMARY KEY, doc TEXT NOT NULL) WITHOUT ROWID;
 ", super::media::MIGRATION];
 
+/// Says that an area is not known: the driver is erased, or the site can't open what it was told.
+pub(super) const UNKNOWN_AREA: Point = Point { lat: 0.0, lon: 0.0 };
+
 /// An incident.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -61,6 +64,10 @@ pub struct Incident {
     pub incident_type: IncidentType,
     pub priority: Priority,
     pub location: Personal<Place>,
+    /// The location rounded to a tenth of a degree, which names nobody's place: what is left of it when the driver is erased.
+    /// Absent where it was never known, and in incidents from before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub area_location: Option<Point>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phone: Option<Personal<E164>>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -6,6 +6,8 @@
 mod commands;
 mod create;
 pub mod entity;
+#[cfg(test)]
+mod erasure_tests;
 pub mod media;
 mod reactions;
 #[cfg(test)]

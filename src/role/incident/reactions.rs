@@ -2,7 +2,7 @@
 
 use super::IncidentRole;
 use super::create::NewIncident;
-use super::entity::{Assignment, CallRecord, Incident, TimelineEntry};
+use super::entity::{Assignment, CallRecord, Incident, TimelineEntry, UNKNOWN_AREA};
 use super::media;
 use super::transition::{
     ARRIVAL, By, PAYMENT_OVERDUE, WORK_OVERDUE, arrival_due, count, escalate, transition,
@@ -10,7 +10,7 @@ use super::transition::{
 };
 use crate::event::{
     Actor, DeadReason, EscalationReason, ExhaustReason, Id, IncidentAssigned, IncidentRequested,
-    IncidentStatus, Known, MatchExhausted, OfferAccepted, Personal, Place, Point, VendorArrived,
+    IncidentStatus, Known, MatchExhausted, OfferAccepted, Personal, Place, VendorArrived,
 };
 use crate::role::{HandlerError, Received, Timer};
 use crate::store::{Error, Tx, params};
@@ -305,21 +305,22 @@ fn forget(tx: &mut Tx<'_>, user_id: Id) -> Result<(), HandlerError> {
         if incident.driver_id == user_id {
             incident.phone = None;
             incident.description = None;
-            let area = incident
-                .location
-                .as_plain()
-                .map_or(Point { lat: 0.0, lon: 0.0 }, |place| {
-                    place.point().rounded_to_tenth()
-                });
+            let area = match incident.area_location {
+                Some(area) => Some(area),
+                None => tx.reveal(&incident.location)?.map(|place| place.point()),
+            };
+            let area = area.map_or(UNKNOWN_AREA, |area| area.rounded_to_tenth());
+            // Nobody's place any more, so nothing to seal.
             incident.location = Personal::plain(Place::at(area));
             incident.call.recording_ref = None;
             incident.save(tx)?;
         }
         let entries: Vec<TimelineEntry> = super::entity::timeline(tx, incident.incident_id)?;
         for mut entry in entries {
-            let by_person =
-                matches!(&entry.actor, Actor::Driver(id) | Actor::Vendor(id) if *id == user_id);
-            if entry.note.take().is_some() && by_person {
+            // Of the driver's own incidents all: what others wrote there is about him, and sealed for him.
+            let his = incident.driver_id == user_id
+                || matches!(&entry.actor, Actor::Vendor(id) if *id == user_id);
+            if his && entry.note.take().is_some() {
                 let doc = tx.text(&entry)?;
                 tx.execute(
                     "UPDATE timeline SET doc = ?3 WHERE incident_id = ?1 AND seq = ?2",

@@ -12,11 +12,11 @@ use crate::role::permission::Caller;
 use crate::role::testing::{Bench, code, types};
 use crate::role::{Code, HandlerError};
 
-fn id(n: u8) -> Id {
+pub(super) fn id(n: u8) -> Id {
     ids::derive_v7(1, &[&[n]])
 }
 
-fn bench() -> Bench<IncidentRole> {
+pub(super) fn bench() -> Bench<IncidentRole> {
     Bench::new(IncidentRole::default())
 }
 
@@ -32,7 +32,7 @@ fn create(bench: &mut Bench<IncidentRole>) -> (Id, Value) {
     )
 }
 
-fn accepted(incident_id: Id, offer: u8, cycle: u64, eta_minutes: u64) -> OfferAccepted {
+pub(super) fn accepted(incident_id: Id, offer: u8, cycle: u64, eta_minutes: u64) -> OfferAccepted {
     OfferAccepted {
         offer_id: id(offer),
         incident_id,
@@ -398,10 +398,8 @@ fn media_go_with_the_person_who_brought_them_or_after_90_days() {
     assert_eq!(days, 90);
 }
 
-#[test]
-fn a_call_at_another_site_makes_an_incident_here_only_for_a_site_that_lacks_the_role() {
-    let mut bench = bench();
-    let requested = IncidentRequested {
+pub(super) fn requested() -> IncidentRequested {
+    IncidentRequested {
         call_id: id(20),
         driver_id: id(1),
         company_id: None,
@@ -416,7 +414,13 @@ fn a_call_at_another_site_makes_an_incident_here_only_for_a_site_that_lacks_the_
         payer_type: Payer::DriverIc,
         requested_by: Actor::System("telephony".to_owned()),
         requested_at: crate::event::Ts::from_ms(1),
-    };
+    }
+}
+
+#[test]
+fn a_call_at_another_site_makes_an_incident_here_only_for_a_site_that_lacks_the_role() {
+    let mut bench = bench();
+    let requested = requested();
     let elsewhere = |bench: &mut Bench<IncidentRole>| {
         let received = bench.foreign("depot-a", &requested);
         bench.deliver(received).expect("handled")

@@ -10,7 +10,7 @@ use super::entity::{CaseStatus, MatchCase, Offer, OfferStatus, claim_of_incident
 use super::rounds::{accept, continue_if_over, end_offer};
 use super::scoring::{distance_miles, may_work, payout_cents, score};
 use super::settings::Settings;
-use crate::event::{Actor, Code as Word, Id, NonNegative, OfferDeclined, Personal, Text};
+use crate::event::{Actor, Code as Word, Id, NonNegative, OfferDeclined, Text};
 use crate::role::listing::{cursor, id_of, limit, next, page};
 use crate::role::permission::Scope;
 use crate::role::{Code, Command, HandlerError, Rejection};
@@ -122,12 +122,13 @@ impl MatchRole {
         case.excluded_vendor_ids.insert(offer.vendor_id);
         case.save(tx)?;
         let seconds = (tx.now() - offer.created_at).num_milliseconds().max(0) as f64 / 1000.0;
+        let note = body.note.map(|note| tx.seal(&offer.vendor_id, note));
         tx.emit(&OfferDeclined {
             offer_id: offer.offer_id,
             incident_id: offer.incident_id,
             vendor_id: offer.vendor_id,
             reason: body.reason,
-            note: body.note.map(Personal::plain),
+            note: note.transpose()?,
             response_seconds: NonNegative::new(seconds).expect("not negative"),
             declined_at: tx.now(),
         })?;
@@ -154,11 +155,7 @@ impl MatchRole {
             return not_available(&format!("the vendor fails the filter {filter:?}"));
         }
         let settings = Settings::load(tx, &self.options)?;
-        let place = case
-            .location
-            .as_ref()
-            .and_then(|location| location.as_plain())
-            .map(crate::event::Place::point);
+        let place = case.place(tx)?;
         let distance = place.map_or(0.0, |place| distance_miles(&candidate, place, tx.now()));
         let (acceptance, rating) = (candidate.acceptance_rate, candidate.rating_average);
         let breakdown = score(&settings.matching, distance, true, true, acceptance, rating);

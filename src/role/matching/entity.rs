@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::scoring::{Breakdown, Filter};
-use crate::event::{Id, IncidentType, Personal, Place, Priority, Ts};
+use crate::event::{Id, IncidentType, Personal, Place, Point, Priority, Ts};
 use crate::store::{Error, Tx, params};
 
 pub(super) const MIGRATIONS: &[&str] = &["
@@ -134,6 +134,12 @@ pub struct MatchCase {
 }
 
 impl MatchCase {
+    /// Where the incident is; `None` when that is forgotten, or the driver erased.
+    pub(super) fn place(&self, tx: &Tx<'_>) -> Result<Option<Point>, Error> {
+        let place = self.location.as_ref().map(|place| tx.reveal(place));
+        Ok(place.transpose()?.flatten().map(|place| place.point()))
+    }
+
     pub(super) fn find(tx: &Tx<'_>, incident_id: Id) -> Result<Option<Self>, Error> {
         tx.document(
             "SELECT doc FROM match_case WHERE incident_id = ?1",

@@ -6,6 +6,8 @@
 pub mod candidate;
 mod commands;
 pub mod entity;
+#[cfg(test)]
+mod erasure_tests;
 mod reactions;
 mod rounds;
 pub mod scoring;

@@ -78,11 +78,8 @@ fn candidates(
     settings: &Settings,
     case: &mut MatchCase,
 ) -> Result<Vec<Ranked>, HandlerError> {
-    let place = case
-        .location
-        .as_ref()
-        .and_then(|location| location.as_plain());
-    let Some(place) = place.map(crate::event::Place::point) else {
+    // Who was erased meanwhile stands nowhere: nobody is near.
+    let Some(place) = case.place(tx)? else {
         return Ok(Vec::new());
     };
     let radius_miles = settings.matching.radius_miles(case.round);

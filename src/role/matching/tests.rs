@@ -14,7 +14,7 @@ const NYC: Point = Point {
     lon: -74.0060,
 };
 
-fn id(n: u8) -> Id {
+pub(super) fn id(n: u8) -> Id {
     ids::derive_v7(1, &[&[n]])
 }
 
@@ -64,7 +64,7 @@ fn metrics(n: u8, rating: f64) -> VendorMetricsUpdated {
     }
 }
 
-fn incident(n: u8) -> IncidentCreated {
+pub(super) fn incident(n: u8) -> IncidentCreated {
     IncidentCreated {
         incident_id: id(n),
         driver_id: id(1),
@@ -97,7 +97,7 @@ fn requested(n: u8, cycle: u64, reason: MatchRequestReason, released: u8) -> Mat
 }
 
 /// Vendors 21, 22, … at NYC, all able to repair tires.
-fn bench(vendors: u8) -> Bench<MatchRole> {
+pub(super) fn bench(vendors: u8) -> Bench<MatchRole> {
     let mut bench = Bench::new(MatchRole::default());
     for n in 0..vendors {
         bench
@@ -108,7 +108,7 @@ fn bench(vendors: u8) -> Bench<MatchRole> {
     bench
 }
 
-fn offers(events: &[Event]) -> Vec<(Id, Id)> {
+pub(super) fn offers(events: &[Event]) -> Vec<(Id, Id)> {
     let made = events.iter().filter_map(|event| match event.known() {
         Some(Known::OfferCreated(offer)) => Some((offer.offer_id, offer.vendor_id)),
         _ => None,
@@ -127,7 +127,7 @@ fn accept(
     )
 }
 
-fn decline(
+pub(super) fn decline(
     bench: &mut Bench<MatchRole>,
     offer: (Id, Id),
 ) -> Result<(Value, Vec<Event>), HandlerError> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::commands::by;
 use super::entity::{Payment, audit};
 use super::outcome::CONFLICT_ALARM;
-use crate::event::{Id, Personal, Purpose, Text};
+use crate::event::{Id, Purpose, Text};
 use crate::role::alarm;
 use crate::role::{Code as ErrorCode, Command, HandlerError, Rejection};
 use crate::store::Tx;
@@ -44,7 +44,7 @@ pub(super) fn resolve(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerE
     if let Some(Ok(payment_id)) = payment
         && let Some(payment) = Payment::find(tx, payment_id)?
     {
-        let note = Personal::plain(Text::lossy(body.note.as_str()));
+        let note = tx.seal(&payment.vendor_id, Text::lossy(body.note.as_str()))?;
         audit(
             tx,
             &payment,

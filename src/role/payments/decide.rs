@@ -64,7 +64,7 @@ pub(super) fn review(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
         return Err(Rejection::new(ErrorCode::InvalidTransition, message).into());
     }
     let who = by(command);
-    let note = Personal::plain(Text::lossy(body.note.as_str()));
+    let note = tx.seal(&payment.vendor_id, Text::lossy(body.note.as_str()))?;
     payment.reviewed_by = Some(who.actor.clone());
     payment.reviewed_at = Some(tx.now());
     match body.decision {
@@ -118,7 +118,8 @@ pub(super) fn reject(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
     let mut payment = find(tx, body.payment_id)?;
     tx.correlate(payment.incident_id)?;
     expect_version(&payment, body.expected_version)?;
-    let note = body.note.map(Personal::plain);
+    let note = body.note.map(|note| tx.seal(&payment.vendor_id, note));
+    let note = note.transpose()?;
     no(tx, &mut payment, &by(command), body.reason, note)?;
     Ok(tx.reply(&payment)?)
 }

@@ -367,6 +367,7 @@ fn a_replay_pays_nobody_and_an_erasure_forgets_words_only() {
         get(&mut bench, &rejected["paymentId"])["audit"][1]["note"],
         "Joe said so"
     );
+    assert!(!bench.rests("Joe said so"), "sealed for the vendor");
     let erased = UserDataDeleted {
         user_id: id(1),
         reason: crate::event::ErasureReason::Request,

@@ -5,9 +5,7 @@ use serde::Deserialize;
 
 use super::entity::{SessionStatus, Taken, TrackingSession};
 use super::reactions::stop;
-use crate::event::{
-    ArrivalMeters, Fix, Id, Personal, TrackingStopReason, TrackingUpdated, VendorArrived,
-};
+use crate::event::{ArrivalMeters, Fix, Id, TrackingStopReason, TrackingUpdated, VendorArrived};
 use crate::role::listing::optional_id_of;
 use crate::role::permission::Scope;
 use crate::role::{Code, Command, HandlerError, Rejection};
@@ -133,8 +131,9 @@ fn report(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
             .then(a.lat.total_cmp(&b.lat))
             .then(a.lon.total_cmp(&b.lon))
     });
+    let driver = session.driver(tx)?;
     for fix in &fixes {
-        let taken = session.take(fix, tx.now());
+        let taken = session.take(fix, driver, tx.now());
         tell(tx, &session, fix, taken)?;
     }
     session.save(tx)?;
@@ -159,14 +158,14 @@ fn tell(
             eta,
         })?;
     }
-    if let (Taken::Arrived(meters), Some(driver)) = (taken, session.driver_location) {
+    if let (Taken::Arrived(meters), Some(driver)) = (taken, &session.driver_location) {
         tx.emit(&VendorArrived {
             vendor_id: session.vendor_id,
             incident_id: session.incident_id,
             driver_id: session.driver_id,
             session_id: session.session_id,
             arrived_at: fix.recorded_at,
-            location: Personal::plain(driver),
+            location: tx.sealed(&session.driver_id, driver)?,
             distance_meters: ArrivalMeters::new(meters.min(100.0)).expect("within the fence"),
         })?;
     }

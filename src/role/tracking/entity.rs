@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Eta, Fix, Id, Miles, Point, Rate, Ts};
+use crate::event::{Eta, Fix, Id, Miles, Personal, Point, Rate, Ts};
 use crate::store::{Error, Tx, params};
 
 pub(super) const MIGRATIONS: &[&str] = &["
@@ -77,9 +77,9 @@ pub struct TrackingSession {
     pub company_id: Option<Id>,
     pub offer_id: Id,
     pub status: SessionStatus,
-    /// Absent where it came sealed: then nothing can be told of distances.
+    /// Absent once it is forgotten. Without it, or when the driver is erased, nothing can be told of distances.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub driver_location: Option<Point>,
+    pub driver_location: Option<Personal<Point>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vendor_location: Option<Fix>,
     /// The last [`PATH_MAX`] fixes by `recordedAt`, oldest first.
@@ -109,8 +109,14 @@ pub enum Taken {
 }
 
 impl TrackingSession {
-    /// Takes a fix, at the step's time `now`.
-    pub fn take(&mut self, fix: &Fix, now: Ts) -> Taken {
+    /// Where the driver is, as far as that is known.
+    pub(super) fn driver(&self, tx: &Tx<'_>) -> Result<Option<Point>, Error> {
+        let place = self.driver_location.as_ref().map(|place| tx.reveal(place));
+        Ok(place.transpose()?.flatten())
+    }
+
+    /// Takes a fix, at the step's time `now`; `driver` is where the driver is.
+    pub fn take(&mut self, fix: &Fix, driver: Option<Point>, now: Ts) -> Taken {
         let newest = self.vendor_location.as_ref().map(|last| last.recorded_at);
         let newer = newest.is_none_or(|newest| fix.recorded_at > newest);
         let changed = self.file(fix);
@@ -121,16 +127,14 @@ impl TrackingSession {
             return Taken::Filed;
         }
         self.vendor_location = Some(fix.clone());
-        let meters = self
-            .driver_location
-            .map(|driver| driver.distance_meters(&fix.point()));
+        let meters = driver.map(|driver| driver.distance_meters(&fix.point()));
         let arrives = self.status == SessionStatus::Active
             && meters.is_some_and(|meters| meters <= ARRIVAL_METERS);
         if arrives {
             self.status = SessionStatus::Arrived;
             self.arrived_at = Some(fix.recorded_at);
         }
-        self.estimate(fix.point(), now);
+        self.estimate(fix.point(), driver, now);
         match meters {
             Some(meters) if arrives => Taken::Arrived(meters),
             _ => Taken::Accepted,
@@ -167,7 +171,7 @@ impl TrackingSession {
     }
 
     /// Makes the estimate anew where it is due: great circle at 45 mph (no road router is built in).
-    fn estimate(&mut self, from: Point, now: Ts) {
+    fn estimate(&mut self, from: Point, driver: Option<Point>, now: Ts) {
         let moved = self
             .eta_from
             .is_none_or(|before| before.distance_miles(&from) > RECALCULATE_MILES);
@@ -183,20 +187,19 @@ impl TrackingSession {
         if !(moved || old || (arrived && !told_arrival)) {
             return;
         }
-        let miles = self
-            .driver_location
-            .map_or(0.0, |driver| driver.distance_miles(&from));
-        let (minutes, miles, confidence) = if arrived {
-            (0, 0.0, 1.0)
-        } else {
-            (minutes_for(miles), miles, 0.5)
+        let miles = driver.map(|driver| driver.distance_miles(&from));
+        let (minutes, miles, confidence) = match miles {
+            _ if arrived => (0, 0.0, 1.0),
+            Some(miles) => (minutes_for(miles), miles, 0.5),
+            // Nobody knows how far, and the estimate says that it is none.
+            None => (0, 0.0, 0.0),
         };
         self.eta_from = Some(from);
         self.eta = Some(Eta {
             minutes,
             distance_miles: Miles::new(miles)
                 .expect("a distance on the earth is finite and not negative"),
-            confidence: Rate::new(confidence).expect("0.5 and 1 are in range"),
+            confidence: Rate::new(confidence).expect("0, 0.5 and 1 are in range"),
             calculated_at: now,
         });
     }

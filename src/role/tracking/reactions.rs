@@ -2,10 +2,11 @@
 
 use super::entity::{SessionStatus, TrackingSession, end_seen, legal, remember_end};
 use crate::event::{
-    Id, IncidentAssigned, Known, Personal, TrackingStarted, TrackingStopReason, TrackingStopped,
+    Id, IncidentAssigned, Known, Personal, Point, TrackingStarted, TrackingStopReason,
+    TrackingStopped,
 };
 use crate::role::{HandlerError, Received};
-use crate::store::{Tx, params};
+use crate::store::{Error, Tx, params};
 
 pub(super) fn on_event(tx: &mut Tx<'_>, received: &Received) -> Result<(), HandlerError> {
     match received.event.known() {
@@ -55,6 +56,7 @@ fn on_assigned(tx: &mut Tx<'_>, assigned: &IncidentAssigned) -> Result<(), Handl
             TrackingStopReason::VendorReleased,
         )?;
     }
+    let location = point_of(tx, assigned)?;
     let mut session = TrackingSession {
         session_id: tx.new_id(),
         incident_id: assigned.incident_id,
@@ -63,7 +65,7 @@ fn on_assigned(tx: &mut Tx<'_>, assigned: &IncidentAssigned) -> Result<(), Handl
         company_id: assigned.company_id,
         offer_id: assigned.offer_id,
         status: SessionStatus::Active,
-        driver_location: assigned.location.as_plain().map(crate::event::Place::point),
+        driver_location: Some(location.clone()),
         vendor_location: None,
         path: Vec::new(),
         eta: None,
@@ -79,14 +81,21 @@ fn on_assigned(tx: &mut Tx<'_>, assigned: &IncidentAssigned) -> Result<(), Handl
         incident_id: session.incident_id,
         driver_id: session.driver_id,
         vendor_id: session.vendor_id,
-        driver_location: match &assigned.location {
-            Personal::Plain(place) => Personal::Plain(place.point()),
-            Personal::Sealed(sealed) => Personal::Sealed(sealed.clone()),
-        },
+        driver_location: location,
         vendor_location: None,
         started_at: session.started_at,
     })?;
     Ok(())
+}
+
+/// The point of the assignment's place, sealed for the driver again. What can't be opened is passed on as it came.
+fn point_of(tx: &Tx<'_>, assigned: &IncidentAssigned) -> Result<Personal<Point>, Error> {
+    match (tx.reveal(&assigned.location)?, &assigned.location) {
+        (Some(place), _) => tx.seal(&assigned.driver_id, place.point()),
+        (None, Personal::Sealed(sealed)) => Ok(Personal::Sealed(sealed.clone())),
+        // What is plain can always be read.
+        (None, Personal::Plain(place)) => tx.seal(&assigned.driver_id, place.point()),
+    }
 }
 
 /// Ends the open session of an incident, or of one offer, and remembers it for an assignment that comes later.

@@ -242,3 +242,54 @@ fn refusals_name_the_field() {
     let unknown = bench.command(&vendor, "tracking.get", json!({ "sessionId": id(99) }));
     assert_eq!(code(unknown), Refusal::NotFound);
 }
+
+#[test]
+fn a_session_of_an_erased_driver_never_arrives_by_itself_and_anothers_does() {
+    let goal = Point::new(40.7128, -74.0060).expect("valid");
+    let (mut bench, his) = started(goal);
+    let of_another = IncidentAssigned {
+        incident_id: id(11),
+        driver_id: id(9),
+        ..assigned(goal, 4)
+    };
+    let events = bench.event(&of_another).expect("started");
+    let others = events[0].detail["sessionId"].as_str().expect("text");
+    let others = Id::parse(others).expect("an id");
+    let place = json!({ "lat": 40.7128, "lon": -74.006 });
+    assert_eq!(session(&mut bench)["driverLocation"], place);
+    assert!(!bench.rests("40.7128"));
+
+    bench.keys.erase(&id(1).to_string());
+    assert_eq!(session(&mut bench)["driverLocation"], "***");
+    let near = Fix::at(Point::new(40.7129, -74.0060).expect("valid"), bench.now);
+    let (seen, events) = report(&mut bench, his, &near).expect("taken");
+    assert_eq!(types(&events), ["TrackingUpdated"]);
+    assert_eq!(
+        (&seen["status"], &seen["eta"]["confidence"]),
+        (&json!("active"), &json!(0.0))
+    );
+    let (seen, events) = report(&mut bench, others, &near).expect("taken");
+    assert_eq!(types(&events), ["TrackingUpdated", "VendorArrived"]);
+    assert_eq!(seen["driverLocation"], place);
+    match events[1].known() {
+        Some(Known::VendorArrived(arrived)) => {
+            assert!(arrived.location.as_plain().is_none());
+            assert_eq!(bench.revealed(&arrived.location), Some(goal));
+        }
+        other => panic!("{other:?}"),
+    }
+
+    // He may be erased before the assignment comes; the session is there all the same, and ends with the work.
+    let late = bench.received(
+        &IncidentAssigned {
+            incident_id: id(12),
+            ..assigned(goal, 5)
+        },
+        crate::role::Mode::Live,
+        false,
+    );
+    let events = bench.deliver(late).expect("started");
+    assert_eq!(types(&events), ["TrackingStarted"]);
+    bench.keys.erase(&id(9).to_string());
+    assert!(bench.openable().is_empty());
+}

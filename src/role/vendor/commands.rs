@@ -148,6 +148,19 @@ fn profile_of(body: &Map<String, Value>) -> Result<Profile, HandlerError> {
     })
 }
 
+/// Refuses what is sealed already: whoever has a sealed text of somebody else would read it in the reply.
+fn refuse_sealed(body: &Map<String, Value>) -> Result<(), HandlerError> {
+    let sealed = |value: &Value| {
+        value
+            .as_str()
+            .is_some_and(|text| text.starts_with("sealed:"))
+    };
+    match body.iter().find(|(_, value)| sealed(value)) {
+        Some((field, _)) => Err(Rejection::field(field.clone(), "is sealed; give it plain").into()),
+        None => Ok(()),
+    }
+}
+
 fn refuse_unknown(body: &Map<String, Value>, known: &[&str]) -> Result<(), HandlerError> {
     let also = ["vendorId", "clientRequestId", "expectedVersion"];
     match body
@@ -163,6 +176,7 @@ fn register(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     let mut known: Vec<&str> = OWN_FIELDS.to_vec();
     known.extend(ADMIN_FIELDS);
     refuse_unknown(&command.body, &known)?;
+    refuse_sealed(&command.body)?;
     let vendor_id = match (
         command.actor(),
         crate::role::listing::optional_id_of(command, "vendorId")?,
@@ -172,7 +186,7 @@ fn register(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
         // An admin may leave it to us; a vendor's account comes with the role auth.
         (_, None) => tx.new_id(),
     };
-    let profile = profile_of(&command.body)?;
+    let profile = profile_of(&command.body)?.sealed(tx, vendor_id)?;
     if Vendor::find(tx, vendor_id)?.is_some() {
         return Err(Rejection::new(
             Code::Conflict,
@@ -280,6 +294,7 @@ fn update(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     let mut known: Vec<&str> = OWN_FIELDS.to_vec();
     known.extend(ADMIN_FIELDS);
     refuse_unknown(&command.body, &known)?;
+    refuse_sealed(&command.body)?;
     if let Some(field) = ADMIN_FIELDS
         .iter()
         .find(|field| command.body.contains_key(**field) && !command.caller.is_admin())
@@ -306,7 +321,7 @@ fn update(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
             None => {}
         }
     }
-    vendor.profile = profile_of(&merged)?;
+    vendor.profile = profile_of(&merged)?.sealed(tx, vendor.vendor_id)?;
     let after = serde_json::to_value(&vendor.profile).unwrap_or(Value::Null);
     let names = known_fields(&before, &after);
     tell_update(tx, &mut vendor, names)?;

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::VendorRole;
 use crate::event::{
-    Actor, Count1, Id, IncidentRated, IncidentType, Miles, NonNegative, OfferAccepted,
-    OfferCancelReason, OfferCancelled, OfferPreviousStatus, Payer, RatedBy, Stars, Ts,
-    WorkCompleted, ids,
+    Actor, Count1, ErasureReason, Id, IncidentRated, IncidentType, Miles, NonNegative,
+    OfferAccepted, OfferCancelReason, OfferCancelled, OfferPreviousStatus, Payer, RatedBy, Stars,
+    Ts, UserDataDeleted, WorkCompleted, ids,
 };
 use crate::role::testing::{Bench, code, types};
 use crate::role::{Code, HandlerError};
@@ -266,4 +266,94 @@ fn a_search_is_nearest_first_and_complete_within_its_radius() {
         code(bench.command(&Actor::Driver(id(1)), "vendor.search", far)),
         Code::ValidationError
     );
+}
+
+/// A second vendor, with his own words.
+fn register_another(bench: &mut Bench<VendorRole>) {
+    let mut body = profile();
+    body["contactName"] = json!("Jacqueline");
+    body["phone"] = json!("+15550009999");
+    body["email"] = json!("jacqueline@example.org");
+    bench
+        .command(&Actor::Vendor(id(7)), "vendor.register", body)
+        .expect("registered");
+}
+
+fn by_admin(bench: &mut Bench<VendorRole>, vendor: u8) -> Value {
+    let body = json!({ "vendorId": id(vendor) });
+    let admin = Actor::Admin(id(5));
+    bench.command(&admin, "vendor.get", body).expect("found").0
+}
+
+#[test]
+fn nothing_of_an_erased_vendor_can_be_read_and_all_of_another_one() {
+    let mut bench = registered();
+    register_another(&mut bench);
+    let (his, others) = (
+        [json!("Joe"), json!("+15550001111")],
+        [
+            json!("Jacqueline"),
+            json!("+15550009999"),
+            json!("jacqueline@example.org"),
+        ],
+    );
+    let openable = bench.openable();
+    assert!(his.iter().chain(&others).all(|one| openable.contains(one)));
+    assert!(!bench.rests("+15550001111") && !bench.rests("jacqueline@example.org"));
+
+    bench.keys.erase(&id(2).to_string());
+    let openable = bench.openable();
+    assert!(his.iter().all(|one| !openable.contains(one)));
+    assert!(others.iter().all(|one| openable.contains(one)));
+    let seen = by_admin(&mut bench, 2);
+    assert_eq!(
+        (&seen["contactName"], &seen["phone"]),
+        (&json!("***"), &json!("***"))
+    );
+    // What is no person's stays, and what counts goes on.
+    assert_eq!(seen["businessName"], "Joe's Tires");
+    let events = bench.event(&accepted(3, 10)).expect("busy");
+    assert_eq!(
+        types(&events),
+        ["VendorStatusChanged", "VendorMetricsUpdated"]
+    );
+    let gone = UserDataDeleted {
+        user_id: id(2),
+        reason: ErasureReason::Request,
+        requested_by: me(),
+        deleted_at: bench.now,
+    };
+    let events = bench.event(&gone).expect("forgotten");
+    assert_eq!(types(&events), ["VendorStatusChanged", "VendorUpdated"]);
+    assert_eq!(by_admin(&mut bench, 2)["contactName"], "erased");
+    let other = by_admin(&mut bench, 7);
+    let shown = ["contactName", "phone", "email"].map(|field| other[field].clone());
+    assert_eq!(shown, others);
+}
+
+#[test]
+fn a_profile_is_written_plain_and_only_what_changed_is_told() {
+    let mut bench = registered();
+    let same = json!({ "vendorId": id(2), "expectedVersion": 1, "phone": "+15550001111", "contactName": "Joseph" });
+    let (reply, events) = bench
+        .command(&me(), "vendor.update", same)
+        .expect("updated");
+    assert_eq!(reply["contactName"], "Joseph");
+    assert_eq!(events[0].detail["changedFields"], json!(["contactName"]));
+    // Whoever got hold of a sealed text of somebody else does not read it here.
+    let sealed = events[0].detail["phone"].clone();
+    assert!(
+        sealed
+            .as_str()
+            .is_some_and(|text| text.starts_with("sealed:"))
+    );
+    for field in ["contactName", "phone", "email", "payoutAccountRef"] {
+        let body = json!({ "vendorId": id(2), "expectedVersion": 2, field: sealed });
+        match bench.command(&me(), "vendor.update", body) {
+            Err(HandlerError::Rejected(rejection)) => {
+                assert_eq!(rejection.field.as_deref(), Some(field));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }

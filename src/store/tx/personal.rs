@@ -53,6 +53,21 @@ impl Tx<'_> {
         })
     }
 
+    /// What an event brought, to be kept or passed on: sealed for the person whom it is about, where it came plain.
+    ///
+    /// # Errors
+    /// [`Class::NoKey`].
+    pub fn sealed<T: Serialize + Clone>(
+        &self,
+        subject: &impl ToString,
+        value: &Personal<T>,
+    ) -> Result<Personal<T>, Error> {
+        match value {
+            Personal::Plain(value) => self.seal(subject, value.clone()),
+            sealed @ Personal::Sealed(_) => Ok(sealed.clone()),
+        }
+    }
+
     /// What is in a personal value; `None` when the person was erased.
     ///
     /// # Errors
