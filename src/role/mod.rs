@@ -157,6 +157,10 @@ impl FromStr for RoleName {
     }
 }
 
+/// Kind of the call that has the data key of a subject destroyed that is no user, such as a call whose number was nobody's; its
+/// request is `{"subject": id}`. The keys of users and vendors are destroyed on `UserDataDeleted` without it.
+pub const KEY_DESTROY: &str = "key.destroy";
+
 /// A service role. One instance lives on the role's writer thread.
 pub trait Role: Send {
     /// Which role this is.

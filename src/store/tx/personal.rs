@@ -47,6 +47,34 @@ impl Tx<'_> {
         })
     }
 
+    /// The same for a value that came as it is, sealed already or not.
+    ///
+    /// # Errors
+    /// [`Class::NoKey`].
+    pub fn sealed<T: Serialize>(
+        &self,
+        subject: &impl ToString,
+        value: Personal<T>,
+    ) -> Result<Personal<T>, Error> {
+        match value {
+            Personal::Plain(value) => self.seal(subject, value),
+            sealed @ Personal::Sealed(_) => Ok(sealed),
+        }
+    }
+
+    /// Whether personal data is sealed here at all.
+    #[must_use]
+    pub fn seals(&self) -> bool {
+        self.keys().is_some()
+    }
+
+    /// Forgets what is remembered of a subject's keys, which are being destroyed.
+    pub fn forget_keys(&self, subject: &impl ToString) {
+        if let Some(keys) = self.keys() {
+            keys.forget(&subject.to_string());
+        }
+    }
+
     /// What is in a personal value; `None` when the person was erased.
     ///
     /// # Errors
