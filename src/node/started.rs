@@ -246,12 +246,6 @@ fn prepare(config: &Config, name: RoleName, clock: Clock) -> Result<(), Error> {
     if name == RoleName::Auth {
         keys::settle(config, clock.now())?;
     }
-    if name == RoleName::Telephony {
-        registry::calls::settle(dir).map_err(|error| Error::StateDir {
-            path: dir.clone(),
-            message: error.to_string(),
-        })?;
-    }
     Ok(())
 }
 

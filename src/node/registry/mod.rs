@@ -1,6 +1,6 @@
 //! The role registry: what runs under a role's name, made from the configuration.
 
-pub(super) mod calls;
+mod calls;
 mod messages;
 
 use std::collections::BTreeMap;

@@ -8,7 +8,7 @@ use super::session;
 use super::sign_in::check_name;
 use super::subject;
 use super::user::{User, changes};
-use crate::event::{AccountStatus, E164, Email, Id, PaymentType, Text, Tz, UserRole};
+use crate::event::{AccountStatus, E164, Email, Id, PaymentType, Personal, Text, Tz, UserRole};
 use crate::role::listing::{cursor, limit, next, page};
 use crate::role::permission::person_of;
 use crate::role::{Code, Command, HandlerError, Rejection};
@@ -87,21 +87,32 @@ pub(super) fn list(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerErro
     let body: ListBody = command.parse()?;
     let most = limit(body.limit)?;
     let (before_ms, before_id) = cursor(body.cursor.as_deref())?;
-    let users: Vec<User> = tx.documents(
+    let phone = body.phone.as_ref().map(E164::as_str);
+    let blind = phone.map(|phone| tx.blind(phone)).transpose()?;
+    let found: Vec<User> = tx.documents(
         "SELECT doc FROM user WHERE (?1 IS NULL OR role = ?1) AND (?2 IS NULL OR status = ?2)
-         AND (?3 IS NULL OR phone = ?3) AND (created_at_ms, user_id) < (?4, ?5)
-         ORDER BY created_at_ms DESC, user_id DESC LIMIT ?6",
+         AND (?3 IS NULL OR phone IN (?3, ?4)) AND (created_at_ms, user_id) < (?5, ?6)
+         ORDER BY created_at_ms DESC, user_id DESC LIMIT ?7",
         params![
             body.role.map(UserRole::as_str),
             body.status.map(AccountStatus::as_str),
-            body.phone.as_ref().map(E164::as_str),
+            phone,
+            blind,
             before_ms,
             before_id,
             most as i64
         ],
     )?;
-    let more = users.last().filter(|_| users.len() as u64 == most);
+    let more = found.last().filter(|_| found.len() as u64 == most);
     let more = more.map(|last| next(last.created_at.ms(), &last.user_id.to_string()));
+    let mut users = Vec::with_capacity(found.len());
+    for user in found {
+        let user = user.as_kept(tx)?;
+        // It may count as erased where the table does not say so.
+        if body.status.is_none_or(|status| status == user.status) {
+            users.push(user);
+        }
+    }
     Ok(tx.reply(&page(&users, more))?)
 }
 
@@ -126,17 +137,21 @@ pub(super) fn update(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
     let mut user = before.clone();
     if let Some(name) = body.name {
         check_name(&name)?;
-        user.name = Some(name);
+        user.name = Some(Personal::plain(name));
     }
-    user.email = body.email.unwrap_or(user.email);
+    let email = body.email.map(|email| email.map(Personal::plain));
+    user.email = email.unwrap_or(user.email);
     user.language = body.language.unwrap_or(user.language);
     user.timezone = body.timezone.unwrap_or(user.timezone);
-    user.truck_number = body.truck_number.unwrap_or(user.truck_number);
-    user.license_number = body.license_number.unwrap_or(user.license_number);
+    let truck = body.truck_number.map(|text| text.map(Personal::plain));
+    user.truck_number = truck.unwrap_or(user.truck_number);
+    let license = body.license_number.map(|text| text.map(Personal::plain));
+    user.license_number = license.unwrap_or(user.license_number);
     user.role = body.role.unwrap_or(user.role);
     user.company_id = body.company_id.unwrap_or(user.company_id);
     user.payment_type = body.payment_type.unwrap_or(user.payment_type);
     check_payment_type(user.role, user.payment_type)?;
+    user.seal(tx)?;
     let changed = changes(&before, &user);
     user.updated(tx, changed)?;
     Ok(tx.reply(&user)?)

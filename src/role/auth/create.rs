@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::erasure;
 use super::sign_in::check_name;
 use super::user::User;
-use crate::event::{AccountStatus, E164, Email, Id, PaymentType, Text, Tz, UserRole};
+use crate::event::{AccountStatus, E164, Email, Id, PaymentType, Personal, Text, Tz, UserRole};
 use crate::role::{Code, Command, HandlerError, Rejection};
 use crate::store::Tx;
 
@@ -60,11 +60,11 @@ pub(super) fn create_user(tx: &mut Tx<'_>, command: &Command) -> Result<(), Hand
     // A code that is on its way to the phone would let in whoever began to register.
     super::otp::close(tx, &body.phone)?;
     let mut user = User::new(user_id, body.phone, body.role, body.name, now);
-    user.email = body.email;
+    user.email = body.email.map(Personal::plain);
     user.company_id = body.company_id;
     user.payment_type = body.payment_type;
-    user.truck_number = body.truck_number;
-    user.license_number = body.license_number;
+    user.truck_number = body.truck_number.map(Personal::plain);
+    user.license_number = body.license_number.map(Personal::plain);
     user.language = body.language.unwrap_or(user.language);
     user.timezone = body.timezone.unwrap_or(user.timezone);
     user.become_status(AccountStatus::Active)?;

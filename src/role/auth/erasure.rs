@@ -94,13 +94,11 @@ fn erase(
     requested_by: Actor,
 ) -> Result<(), HandlerError> {
     user.become_status(AccountStatus::Erased)?;
-    if let Some(phone) = user.phone.take() {
+    let phone = user.phone.as_ref().map(|phone| tx.reveal(phone));
+    if let Some(phone) = phone.transpose()?.flatten() {
         otp::forget(tx, &phone)?;
     }
-    user.name = None;
-    user.email = None;
-    user.truck_number = None;
-    user.license_number = None;
+    user.forget();
     user.version += 1;
     user.save(tx)?;
     session::forget(tx, user.user_id)?;
@@ -146,7 +144,12 @@ pub(super) fn daily(tx: &mut Tx<'_>) -> Result<(), HandlerError> {
         params![since_ms, AT_ONCE as i64],
     )?;
     let more = away.len() == AT_ONCE;
-    for mut user in away {
+    for user in away {
+        let mut user = user.as_kept(tx)?;
+        if user.status == AccountStatus::Erased {
+            user.bury(tx)?;
+            continue;
+        }
         let by = Actor::System("auth".to_owned());
         erase(tx, &mut user, ErasureReason::Inactivity, by)?;
     }

@@ -105,6 +105,7 @@ pub(super) fn open(
         // An address that the owner of the phone has not confirmed could be anybody's, and would get him in.
         let email = user.email.as_ref();
         let email = email.filter(|_| user.status == AccountStatus::Active);
+        let phone = tx.seal(&user.user_id, phone)?;
         let mut request =
             json!({ "recipientId": user.user_id, "phone": phone, "minutes": MINUTES });
         if let Some(email) = email {
@@ -124,14 +125,15 @@ pub(super) fn open(
 /// RATE_LIMIT_EXCEEDED, with the seconds to wait, at the sixth request within an hour.
 fn count_request(tx: &mut Tx<'_>, phone: &E164) -> Result<(), HandlerError> {
     let now_ms = tx.now().ms();
+    let phone = tx.blind(phone.as_str())?;
     tx.execute(
         "DELETE FROM otp_request WHERE phone = ?1 AND at_ms <= ?2",
-        params![phone.as_str(), now_ms - HOUR_MS],
+        params![phone, now_ms - HOUR_MS],
     )?;
-    let mine = params![phone.as_str()];
+    let mine = params![phone];
     let made: Option<i64> = tx.value("SELECT count(*) FROM otp_request WHERE phone = ?1", mine)?;
     if made.unwrap_or(0) >= REQUESTS_MAX {
-        let mine = params![phone.as_str()];
+        let mine = params![phone];
         let first: Option<i64> =
             tx.value("SELECT min(at_ms) FROM otp_request WHERE phone = ?1", mine)?;
         let wait_ms = first.unwrap_or(now_ms) + HOUR_MS - now_ms;
@@ -143,7 +145,7 @@ fn count_request(tx: &mut Tx<'_>, phone: &E164) -> Result<(), HandlerError> {
     }
     tx.execute(
         "INSERT INTO otp_request (phone, at_ms) VALUES (?1, ?2)",
-        params![phone.as_str(), now_ms],
+        params![phone, now_ms],
     )?;
     Ok(())
 }
@@ -194,16 +196,16 @@ fn hash(options: &AuthOptions, salt: &str, phone: &E164, code: &str) -> String {
 fn find(tx: &Tx<'_>, phone: &E164) -> Result<Option<Session>, Error> {
     tx.document(
         "SELECT doc FROM otp_session WHERE phone = ?1",
-        params![phone.as_str()],
+        params![tx.blind(phone.as_str())?],
     )
 }
 
 fn save(tx: &mut Tx<'_>, phone: &E164, session: &Session) -> Result<(), Error> {
-    let doc = tx.text(session)?;
+    let (doc, phone) = (tx.text(session)?, tx.blind(phone.as_str())?);
     tx.execute(
         "INSERT INTO otp_session (phone, session_id, doc) VALUES (?1, ?2, ?3)
          ON CONFLICT (phone) DO UPDATE SET session_id = ?2, doc = ?3",
-        params![phone.as_str(), session.session_id.to_string(), doc],
+        params![phone, session.session_id.to_string(), doc],
     )?;
     Ok(())
 }
@@ -213,8 +215,8 @@ pub(super) fn close(tx: &mut Tx<'_>, phone: &E164) -> Result<(), Error> {
     if let Some(session) = find(tx, phone)? {
         tx.cancel_timer(TIMER, &session.session_id.to_string())?;
         tx.execute(
-            "DELETE FROM otp_session WHERE phone = ?1",
-            params![phone.as_str()],
+            "DELETE FROM otp_session WHERE session_id = ?1",
+            params![session.session_id.to_string()],
         )?;
     }
     Ok(())
@@ -223,7 +225,7 @@ pub(super) fn close(tx: &mut Tx<'_>, phone: &E164) -> Result<(), Error> {
 /// Forgets a phone altogether.
 pub(super) fn forget(tx: &mut Tx<'_>, phone: &E164) -> Result<(), Error> {
     close(tx, phone)?;
-    let mine = params![phone.as_str()];
+    let mine = params![tx.blind(phone.as_str())?];
     tx.execute("DELETE FROM otp_request WHERE phone = ?1", mine)?;
     Ok(())
 }

@@ -66,16 +66,17 @@ pub(super) fn register(
     }
     check_name(&body.name)?;
     let known = User::of_phone(tx, &body.phone)?;
-    let user = match known {
+    let mut user = match known {
         // Whose phone it is, is his account: nothing of it changes, and the answer is that to anybody.
         Some(known) if known.status != AccountStatus::Pending => known,
         // Nobody has confirmed what was said before; the code that is sent now belongs to what is said now.
         before => {
             let user_id = before.map_or_else(|| tx.new_id(), |before| before.user_id);
             let mut user = User::new(user_id, body.phone.clone(), body.role, body.name, tx.now());
-            user.email = body.email;
+            user.email = body.email.map(Personal::plain);
             user.language = body.language.unwrap_or(user.language);
             user.timezone = body.timezone.unwrap_or(user.timezone);
+            user.seal(tx)?;
             user
         }
     };

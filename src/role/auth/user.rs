@@ -46,26 +46,31 @@ CREATE INDEX consent_user ON consent (user_id, n);
 CREATE TABLE upkeep (one INTEGER PRIMARY KEY CHECK (one = 1));
 "];
 
-/// An account. It has no debug form, for nearly all of it is personal.
+/// An account. It has no debug form, for nearly all of it is personal; what is rests sealed for him.
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct User {
     pub user_id: Id,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub phone: Option<E164>,
+    #[schemars(with = "Option<E164>")]
+    pub phone: Option<Personal<E164>>,
     pub role: UserRole,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<Text<120>>,
+    #[schemars(with = "Option<Text<120>>")]
+    pub name: Option<Personal<Text<120>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub email: Option<Email>,
+    #[schemars(with = "Option<Email>")]
+    pub email: Option<Personal<Email>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub company_id: Option<Id>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payment_type: Option<PaymentType>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub truck_number: Option<Text<32>>,
+    #[schemars(with = "Option<Text<32>>")]
+    pub truck_number: Option<Personal<Text<32>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub license_number: Option<Text<32>>,
+    #[schemars(with = "Option<Text<32>>")]
+    pub license_number: Option<Personal<Text<32>>>,
     pub language: Text<8>,
     pub timezone: Tz,
     pub status: AccountStatus,
@@ -95,9 +100,9 @@ impl User {
     pub(super) fn new(user_id: Id, phone: E164, role: UserRole, name: Text<120>, now: Ts) -> Self {
         Self {
             user_id,
-            phone: Some(phone),
+            phone: Some(Personal::plain(phone)),
             role,
-            name: Some(name),
+            name: Some(Personal::plain(name)),
             email: None,
             company_id: None,
             payment_type: None,
@@ -118,19 +123,77 @@ impl User {
             "SELECT doc FROM user WHERE user_id = ?1",
             params![user_id.to_string()],
         )?;
+        let user = user.map(|user: Self| user.as_kept(tx)).transpose()?;
         user.ok_or_else(|| {
             Rejection::new(Code::NotFound, format!("there is no user {user_id}")).into()
         })
     }
 
-    pub(super) fn of_phone(tx: &Tx<'_>, phone: &E164) -> Result<Option<Self>, Error> {
-        tx.document(
-            "SELECT doc FROM user WHERE phone = ?1",
-            params![phone.as_str()],
-        )
+    /// Whose number it is.
+    pub(super) fn of_phone(tx: &mut Tx<'_>, phone: &E164) -> Result<Option<Self>, Error> {
+        let user = tx.document(
+            "SELECT doc FROM user WHERE phone IN (?1, ?2)",
+            params![tx.blind(phone.as_str())?, phone.as_str()],
+        )?;
+        let user = user.map(|user: Self| user.as_kept(tx)).transpose()?;
+        match user {
+            // The number is free again.
+            Some(user) if user.status == AccountStatus::Erased => user.bury(tx).map(|()| None),
+            user => Ok(user),
+        }
     }
 
-    pub(super) fn save(&self, tx: &mut Tx<'_>) -> Result<(), Error> {
+    /// The account as it counts: an older one's personal fields sealed; and erased, where they can't be read any more. A
+    /// database that was restored from before the erasure has such.
+    pub(super) fn as_kept(mut self, tx: &Tx<'_>) -> Result<Self, Error> {
+        self.seal(tx)?;
+        let readable = match &self.phone {
+            Some(phone) => tx.reveal(phone)?.is_some(),
+            None => true,
+        };
+        if !readable {
+            self.forget();
+        }
+        Ok(self)
+    }
+
+    /// Seals what is personal.
+    pub(super) fn seal(&mut self, tx: &Tx<'_>) -> Result<(), Error> {
+        let id = self.user_id;
+        macro_rules! seal {
+            ($($field:ident)+) => {$(
+                if let Some(value) = self.$field.take() {
+                    self.$field = Some(tx.sealed(&id, value)?);
+                }
+            )+};
+        }
+        seal!(phone name email truck_number license_number);
+        Ok(())
+    }
+
+    /// Leaves of it only that it was there.
+    pub(super) fn forget(&mut self) {
+        self.status = AccountStatus::Erased;
+        self.phone = None;
+        self.name = None;
+        self.email = None;
+        self.truck_number = None;
+        self.license_number = None;
+    }
+
+    /// Forgets in the tables, too, whose erasure a restored database does not know of. It was told when it was done.
+    pub(super) fn bury(mut self, tx: &mut Tx<'_>) -> Result<(), Error> {
+        self.save(tx)?;
+        super::session::forget(tx, self.user_id)
+    }
+
+    pub(super) fn save(&mut self, tx: &mut Tx<'_>) -> Result<(), Error> {
+        self.seal(tx)?;
+        let phone = match &self.phone {
+            Some(phone) => tx.reveal(phone)?,
+            None => None,
+        };
+        let phone = phone.map(|phone| tx.blind(phone.as_str())).transpose()?;
         let doc = tx.text(self)?;
         let seen_at = self.last_login_at.unwrap_or(self.created_at);
         tx.execute(
@@ -139,7 +202,7 @@ impl User {
              DO UPDATE SET phone = ?2, role = ?3, status = ?4, seen_at_ms = ?6, doc = ?7",
             params![
                 self.user_id.to_string(),
-                self.phone.as_ref().map(E164::as_str),
+                phone,
                 self.role.as_str(),
                 self.status.as_str(),
                 self.created_at.ms(),
@@ -172,7 +235,7 @@ impl User {
     }
 
     /// Saves an account that has just become active and tells of it.
-    pub(super) fn registered(&self, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
+    pub(super) fn registered(&mut self, tx: &mut Tx<'_>) -> Result<(), HandlerError> {
         self.save(tx)?;
         let known = self.known()?;
         tx.emit(&known)?;
@@ -226,10 +289,10 @@ impl User {
         };
         Ok(UserRegistered {
             user_id: self.user_id,
-            phone: Personal::plain(phone),
+            phone,
             role: self.role,
-            name: Personal::plain(name),
-            email: self.email.clone().map(Personal::plain),
+            name,
+            email: self.email.clone(),
             company_id: self.company_id,
             payment_type: self.payment_type,
             language: self.language.clone(),

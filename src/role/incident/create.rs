@@ -136,9 +136,9 @@ impl NewIncident {
         let area = place.map(|place| place.point().rounded_to_tenth());
         // Whatever stands about an incident is its driver's, whoever said it.
         let driver = self.driver_id;
-        let location = tx.sealed(&driver, &self.location)?;
-        let phone = self.phone.map(|phone| tx.sealed(&driver, &phone));
-        let description = self.description.map(|text| tx.sealed(&driver, &text));
+        let location = tx.sealed(&driver, self.location)?;
+        let phone = self.phone.map(|phone| tx.sealed(&driver, phone));
+        let description = self.description.map(|text| tx.sealed(&driver, text));
         let origin = if self.call_id.is_some() {
             IncidentOrigin::Call
         } else {

@@ -363,7 +363,7 @@ fn driver(
     name: &Personal<Text<120>>,
     registered_at: Ts,
 ) -> Result<(), HandlerError> {
-    let name = tx.text(&tx.sealed(&driver_id, name)?)?;
+    let name = tx.text(&tx.sealed(&driver_id, name.clone())?)?;
     person(tx, "driver", driver_id, version, &name, registered_at)
 }
 

@@ -65,7 +65,7 @@ pub(super) fn run(
         "call.drop_intake" => intake::drop_intake(tx, command),
         "call.get" => get(tx, command),
         "call.list" => list(tx, command),
-        "call.reveal_pii" => reveal(tx, options, command),
+        "call.reveal_pii" => reveal(tx, command),
         other => Err(Rejection::new(Code::NotFound, format!("no command {other}")).into()),
     }
 }
@@ -174,11 +174,7 @@ fn list(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
 }
 
 /// Shows what was masked, once it is written down who looked and why. The reply is never kept: a look is a look.
-fn reveal(
-    tx: &mut Tx<'_>,
-    options: &TelephonyOptions,
-    command: &Command,
-) -> Result<(), HandlerError> {
+fn reveal(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     let body: Reveal = command.parse()?;
     let transcript = transcript(tx, body.transcript_id)?;
     let role = match command.actor() {
@@ -186,8 +182,8 @@ fn reveal(
         Actor::Admin(_) => RevealRole::Admin,
         _ => RevealRole::Operator,
     };
-    let Some(sealed) = transcribe::open(tx, options, transcript.transcript_id)? else {
-        let message = "what was masked is gone: it is kept for 90 days, under this site's key";
+    let Some(sealed) = transcribe::open(tx, transcript.transcript_id)? else {
+        let message = "what was masked is gone: it is kept for 90 days, and not of who is erased";
         return Err(Rejection::new(Code::NotFound, message).into());
     };
     let value = |begin: usize, end: usize| -> String {

@@ -1,6 +1,7 @@
 //! Calls, transcripts and the directory of callers, and how they are stored (DOMAIN 5.8).
 
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::summary::Sentiment;
@@ -123,7 +124,8 @@ pub struct Intake {
     pub operator_wanted: bool,
     pub status: IntakeStatus,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub drop_reason: Option<Text<200>>,
+    #[schemars(with = "Option<Text<200>>")]
+    pub drop_reason: Option<Personal<Text<200>>>,
 }
 
 /// A call.
@@ -179,10 +181,47 @@ impl Call {
         )
     }
 
+    /// Whose its personal data is: the driver's; while nobody knows who calls, the call's own.
+    pub(super) fn subject(&self) -> Id {
+        self.driver_id.unwrap_or(self.call_id)
+    }
+
+    /// Whether its caller was erased.
+    pub(super) fn erased(&self) -> bool {
+        self.phone.is_none()
+    }
+
+    /// Seals what is personal.
+    pub(super) fn seal(&mut self, tx: &Tx<'_>) -> Result<(), Error> {
+        let subject = self.subject();
+        self.phone = sealed(tx, subject, self.phone.take())?;
+        self.intake.location = sealed(tx, subject, self.intake.location.take())?;
+        self.intake.description = sealed(tx, subject, self.intake.description.take())?;
+        Ok(())
+    }
+
+    /// Makes it a driver's call, and its personal data his.
+    pub(super) fn belongs_to(&mut self, tx: &Tx<'_>, driver: &Profile) -> Result<(), Error> {
+        self.company_id = driver.company_id;
+        self.payment_type = driver.payment_type;
+        if self.driver_id.replace(driver.user_id) == Some(driver.user_id) {
+            return Ok(());
+        }
+        self.phone = opened(tx, self.phone.take())?;
+        self.intake.location = opened(tx, self.intake.location.take())?;
+        self.intake.description = opened(tx, self.intake.description.take())?;
+        self.seal(tx)
+    }
+
     pub(super) fn save(&mut self, tx: &mut Tx<'_>) -> Result<(), Error> {
         self.version += 1;
+        self.seal(tx)?;
         let doc = tx.text(self)?;
-        let phone = self.phone.as_ref().and_then(Personal::as_plain);
+        let phone = match &self.phone {
+            Some(phone) => tx.reveal(phone)?,
+            None => None,
+        };
+        let phone = phone.map(|phone| tx.blind(phone.as_str())).transpose()?;
         tx.execute(
             "INSERT INTO call (call_id, provider, provider_call_id, driver_id, company_id, phone, intake, started_at_ms, doc)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
@@ -194,7 +233,7 @@ impl Call {
                 self.provider_call_id.as_str(),
                 self.driver_id.map(|id| id.to_string()),
                 self.company_id.map(|id| id.to_string()),
-                phone.map(E164::as_str),
+                phone,
                 self.intake.status.as_str(),
                 self.started_at.ms(),
                 doc
@@ -217,14 +256,37 @@ impl Call {
     }
 }
 
-/// What is kept in clear of a transcript.
+fn sealed<T: Serialize>(
+    tx: &Tx<'_>,
+    subject: Id,
+    value: Option<Personal<T>>,
+) -> Result<Option<Personal<T>>, Error> {
+    value.map(|value| tx.sealed(&subject, value)).transpose()
+}
+
+/// The value in clear, to be sealed for somebody else; as it is, where nobody can read it any more.
+fn opened<T: DeserializeOwned + Clone>(
+    tx: &Tx<'_>,
+    value: Option<Personal<T>>,
+) -> Result<Option<Personal<T>>, Error> {
+    let Some(value) = value else {
+        return Ok(None);
+    };
+    Ok(Some(match tx.reveal(&value)? {
+        Some(plain) => Personal::plain(plain),
+        None => value,
+    }))
+}
+
+/// What is kept of a transcript beside its raw text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)] // the fields are DOMAIN 5.8's own
 pub struct Transcript {
     pub transcript_id: Id,
     pub call_id: Id,
-    pub redacted_text: String,
+    #[schemars(with = "String")]
+    pub redacted_text: Personal<String>,
     pub confidence: Rate,
     #[serde(rename = "hasPII")]
     pub has_pii: bool,
@@ -238,13 +300,15 @@ pub struct Transcript {
 #[allow(missing_docs)] // the fields are DOMAIN 5.8's own
 pub struct Summary {
     pub summary_id: Id,
-    pub summary: String,
+    #[schemars(with = "String")]
+    pub summary: Personal<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub incident_type: Option<IncidentType>,
     pub urgency: Urgency,
     pub action_items: Vec<Text<200>>,
     pub sentiment: Sentiment,
-    pub key_phrases: Vec<String>,
+    #[schemars(with = "Vec<String>")]
+    pub key_phrases: Personal<Vec<String>>,
     pub generated_at: Ts,
 }
 
@@ -294,19 +358,37 @@ pub struct Profile {
 impl Profile {
     /// The active driver with this number; none where two have it.
     pub(super) fn of_phone(tx: &Tx<'_>, phone: &E164) -> Result<Option<Self>, Error> {
-        let mut found: Vec<Self> = tx.documents(
-            "SELECT doc FROM directory WHERE phone = ?1 AND active = 1 LIMIT 2",
-            params![phone.as_str()],
+        let mut found: Vec<Self> = Vec::new();
+        let all: Vec<Self> = tx.documents(
+            "SELECT doc FROM directory WHERE phone IN (?1, ?2) AND active = 1",
+            params![tx.blind(phone.as_str())?, phone.as_str()],
         )?;
+        for one in all {
+            if one.readable(tx)? {
+                found.push(one);
+            }
+        }
         let one = found.pop();
         Ok(one.filter(|_| found.is_empty()))
     }
 
+    /// False for a person who is erased: a database restored from before may have him.
+    fn readable(&self, tx: &Tx<'_>) -> Result<bool, Error> {
+        match &self.name {
+            Some(name) => Ok(tx.reveal(name)?.is_some()),
+            None => Ok(true),
+        }
+    }
+
     pub(super) fn active(tx: &Tx<'_>, id: Id) -> Result<Option<Self>, Error> {
-        tx.document(
+        let found: Option<Self> = tx.document(
             "SELECT doc FROM directory WHERE user_id = ?1 AND active = 1",
             params![id.to_string()],
-        )
+        )?;
+        match found {
+            Some(one) if one.readable(tx)? => Ok(Some(one)),
+            _ => Ok(None),
+        }
     }
 }
 

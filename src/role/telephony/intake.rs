@@ -7,7 +7,7 @@ use super::entity::{Call, IntakeStatus, Profile};
 use super::webhook::INTAKE;
 use crate::event::{
     Actor, CallAttentionNeeded, Id, IncidentRequested, IncidentType, List, Payer, PaymentType,
-    Personal, Place, Point, Priority, Text,
+    Place, Point, Priority, Text,
 };
 use crate::role::{Code, Command, HandlerError, Rejection};
 use crate::store::Tx;
@@ -125,6 +125,8 @@ pub(super) fn overdue(tx: &mut Tx<'_>, call: &mut Call) -> Result<(), HandlerErr
 pub(super) fn intake(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     let body: Body = command.parse()?;
     let mut call = super::commands::find(tx, body.call_id)?;
+    // So that equal things are equal.
+    call.seal(tx)?;
     let before = call.clone();
     if let Some(driver_id) = body.driver_id {
         set_driver(tx, command, &mut call, driver_id)?;
@@ -146,14 +148,15 @@ pub(super) fn intake(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
             })?;
             let place = Place::at(point);
             let address = body.address;
-            call.intake.location = Some(Personal::plain(Place { address, ..place }));
+            let place = Place { address, ..place };
+            call.intake.location = Some(tx.seal(&call.subject(), place)?);
         }
         (None, None) if body.address.is_none() => {}
         (None, _) => return Err(Rejection::field("lat", "is missing").into()),
         (_, None) => return Err(Rejection::field("lon", "is missing").into()),
     }
     if let Some(description) = body.description {
-        call.intake.description = Some(Personal::plain(description));
+        call.intake.description = Some(tx.seal(&call.subject(), description)?);
     }
     if body.priority.is_some() {
         call.intake.priority = body.priority;
@@ -195,10 +198,7 @@ fn set_driver(
         let message = "this driver belongs to another company";
         return Err(Rejection::new(Code::AuthorizationError, message).into());
     }
-    call.driver_id = Some(driver.user_id);
-    call.company_id = driver.company_id;
-    call.payment_type = driver.payment_type;
-    Ok(())
+    Ok(call.belongs_to(tx, &driver)?)
 }
 
 pub(super) fn drop_intake(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
@@ -216,7 +216,7 @@ pub(super) fn drop_intake(tx: &mut Tx<'_>, command: &Command) -> Result<(), Hand
         }
         IntakeStatus::Collecting | IntakeStatus::Waiting => {
             call.intake.status = IntakeStatus::Dropped;
-            call.intake.drop_reason = Some(body.reason);
+            call.intake.drop_reason = Some(tx.seal(&call.subject(), body.reason)?);
             tx.cancel_timer(INTAKE, &call.call_id.to_string())?;
             call.save(tx)?;
         }

@@ -1,14 +1,14 @@
 //! The role `telephony`: calls, transcripts, summaries (DOMAIN 5.8).
 //!
 //! `webhook` is the phone provider speaking, `intake` what a call must bring before it is an incident, `transcribe` what
-//! becomes of the words; [`redact`] and [`summary`] are the pure rules, [`seal`] how raw words rest.
+//! becomes of the words; [`redact`] and [`summary`] are the pure rules. Numbers and words rest sealed: under the driver's data
+//! key, or under the call's own while nobody knows who calls.
 
 mod commands;
 pub mod entity;
 mod intake;
 mod reactions;
 pub mod redact;
-pub mod seal;
 pub mod summary;
 #[cfg(test)]
 mod tests;
@@ -24,7 +24,6 @@ use super::permission::{Permission as P, Scope};
 use super::{Command, CommandSpec, HandlerError, Input, Role, RoleName, Taken};
 use crate::store::{Secret, Tx};
 use entity::Call;
-use seal::Sealer;
 
 /// Kind of the call to an outside summariser.
 pub const SUMMARISE: &str = "summarise";
@@ -34,8 +33,6 @@ pub const SUMMARISE: &str = "summarise";
 pub struct TelephonyOptions {
     /// What the provider signs its webhooks with; without it none is believed.
     pub webhook_secret: Option<Secret>,
-    /// Seals raw transcripts; without it none is taken.
-    pub sealer: Option<Sealer>,
     /// Whether there is an outside summariser.
     pub summariser: bool,
     /// From the end of a call to people being called when its intake is incomplete.
@@ -46,7 +43,6 @@ impl Default for TelephonyOptions {
     fn default() -> Self {
         Self {
             webhook_secret: None,
-            sealer: None,
             summariser: false,
             intake_wait: Duration::from_secs(60),
         }
@@ -104,7 +100,7 @@ impl Role for TelephonyRole {
             Input::Event(received) => reactions::on_event(tx, &self.options, received),
             Input::Command(command) => commands::run(tx, &self.options, command),
             Input::Timer(timer) => reactions::on_timer(tx, timer),
-            Input::Effect(result) => transcribe::on_effect(tx, result),
+            Input::Effect(result) => reactions::on_effect(tx, result),
         }
     }
 }

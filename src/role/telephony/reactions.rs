@@ -1,12 +1,21 @@
 //! What telephony does on other roles' events and on its timers (DOMAIN 5.8).
 
+use std::time::Duration;
+
+use serde_json::json;
+
 use super::entity::{Call, IntakeStatus, Profile, Transcript};
 use super::intake::{complete, overdue};
 use super::webhook::{INTAKE, RECORDING};
 use super::{TelephonyOptions, commands, transcribe};
 use crate::event::{Actor, E164, Id, IncidentCreated, Known, Personal, Text, UserRole, UserStatus};
-use crate::role::{HandlerError, Received, Timer};
-use crate::store::{Tx, params};
+use crate::role::{EffectResult, HandlerError, KEY_DESTROY, Received, Timer};
+use crate::store::{EffectCall, EffectClass, EffectOutcome, Tx, params};
+
+/// The timer after which the end of a call's key is asked for again.
+const KEY: &str = "key";
+/// How long that waits.
+const KEY_RETRY: Duration = Duration::from_secs(300);
 
 pub(super) fn on_event(
     tx: &mut Tx<'_>,
@@ -56,28 +65,32 @@ fn remember(tx: &mut Tx<'_>, seen: Seen) -> Result<(), HandlerError> {
     if erased.is_some() {
         return Ok(());
     }
-    let phone = seen.phone.as_plain();
-    let doc = tx.text(&seen.profile)?;
+    let Some(phone) = tx.reveal(&seen.phone)? else {
+        return Ok(()); // His erasure is on its way.
+    };
+    let mut profile = seen.profile;
+    if let Some(name) = profile.name.take() {
+        profile.name = Some(tx.sealed(&profile.user_id, name)?);
+    }
+    let (doc, blind) = (tx.text(&profile)?, tx.blind(phone.as_str())?);
     let newer = tx.execute(
         "INSERT INTO directory (user_id, phone, active, version, doc) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (user_id) DO UPDATE SET phone = ?2, active = ?3, version = ?4, doc = ?5 WHERE version < ?4",
-        params![id, phone.map(E164::as_str), seen.active, seen.version, doc],
+        params![id, blind, seen.active, seen.version, doc],
     )? > 0;
-    let Some(phone) = phone.filter(|_| newer && seen.active) else {
+    if !(newer && seen.active) {
         return Ok(());
-    };
-    if Profile::of_phone(tx, phone)?.is_none() {
+    }
+    if Profile::of_phone(tx, &phone)?.is_none() {
         return Ok(()); // Two have the number: nobody knows which of them calls.
     }
     let open: Vec<Call> = tx.documents(
-        "SELECT doc FROM call WHERE phone = ?1 AND driver_id IS NULL AND intake IN ('collecting', 'waiting')
+        "SELECT doc FROM call WHERE phone IN (?1, ?2) AND driver_id IS NULL AND intake IN ('collecting', 'waiting')
          ORDER BY call_id",
-        params![phone.as_str()],
+        params![blind, phone.as_str()],
     )?;
     for mut call in open {
-        call.driver_id = Some(seen.profile.user_id);
-        call.company_id = seen.profile.company_id;
-        call.payment_type = seen.profile.payment_type;
+        call.belongs_to(tx, &profile)?;
         complete(tx, &mut call, &Actor::System("telephony".to_owned()))?;
     }
     Ok(())
@@ -98,18 +111,24 @@ fn link(tx: &mut Tx<'_>, created: &IncidentCreated) -> Result<(), HandlerError> 
     Ok(call.save(tx)?)
 }
 
-/// Forgets a person: phone, names, texts, recordings.
+/// Forgets a person: phone, names, texts, recordings; and has the keys of his calls destroyed, by which all was sealed that
+/// came before anybody knew that it was he who called.
 fn forget(tx: &mut Tx<'_>, user_id: Id) -> Result<(), HandlerError> {
     let id = user_id.to_string();
     tx.execute(
         "INSERT INTO erased (user_id) VALUES (?1) ON CONFLICT DO NOTHING",
         params![id],
     )?;
-    let calls: Vec<Call> = tx.documents(
-        "SELECT doc FROM call WHERE driver_id = ?1
-            OR (driver_id IS NULL AND phone = (SELECT phone FROM directory WHERE user_id = ?1))
-         ORDER BY call_id",
+    let phone: Option<Option<String>> = tx.value(
+        "SELECT phone FROM directory WHERE user_id = ?1",
         params![id],
+    )?;
+    let phone = phone.flatten();
+    // A number that an older version wrote in clear.
+    let blind = phone.as_deref().map(|phone| tx.blind(phone)).transpose()?;
+    let calls: Vec<Call> = tx.documents(
+        "SELECT doc FROM call WHERE driver_id = ?1 OR (driver_id IS NULL AND phone IN (?2, ?3)) ORDER BY call_id",
+        params![id, phone, blind],
     )?;
     tx.execute("DELETE FROM directory WHERE user_id = ?1", params![id])?;
     for mut call in calls {
@@ -117,17 +136,19 @@ fn forget(tx: &mut Tx<'_>, user_id: Id) -> Result<(), HandlerError> {
         call.recording_ref = None;
         call.intake.description = None;
         call.intake.location = None;
+        call.intake.drop_reason = None;
         if call.intake.status.open() {
             call.intake.status = IntakeStatus::Dropped;
-            call.intake.drop_reason = Some(Text::lossy("the caller was erased"));
+            let reason = Personal::plain(Text::lossy("the caller was erased"));
+            call.intake.drop_reason = Some(reason);
         }
         tx.cancel_timer(INTAKE, &call.call_id.to_string())?;
         if let Some(mut transcript) = Transcript::of_call(tx, call.call_id)? {
-            transcript.redacted_text.clear();
+            transcript.redacted_text = Personal::plain(String::new());
             if let Some(summary) = &mut transcript.summary {
-                summary.summary.clear();
+                summary.summary = Personal::plain(String::new());
                 summary.action_items.clear();
-                summary.key_phrases.clear();
+                summary.key_phrases = Personal::plain(Vec::new());
             }
             transcript.save(tx)?;
         }
@@ -136,12 +157,45 @@ fn forget(tx: &mut Tx<'_>, user_id: Id) -> Result<(), HandlerError> {
             params![call.provider, call.provider_call_id.as_str()],
         )?;
         call.save(tx)?;
+        destroy_key(tx, call.call_id)?;
+    }
+    Ok(())
+}
+
+/// Asks for the end of a call's own key.
+fn destroy_key(tx: &mut Tx<'_>, call_id: Id) -> Result<(), HandlerError> {
+    if !tx.seals() {
+        return Ok(());
+    }
+    tx.forget_keys(&call_id);
+    tx.effect(EffectCall {
+        key: format!("{KEY_DESTROY}-{call_id}"),
+        kind: KEY_DESTROY.to_owned(),
+        class: EffectClass::Local,
+        request: json!({ "subject": call_id }),
+        secret: None,
+    })?;
+    Ok(())
+}
+
+/// What an outside call came to. A key must not outlive its call's erasure because nobody answered.
+pub(super) fn on_effect(tx: &mut Tx<'_>, result: &EffectResult) -> Result<(), HandlerError> {
+    if result.kind != KEY_DESTROY {
+        return transcribe::on_effect(tx, result);
+    }
+    if !matches!(result.outcome, EffectOutcome::Done(_)) {
+        let call_id = result.request["subject"].as_str().unwrap_or_default();
+        tx.schedule(tx.now() + KEY_RETRY, KEY, call_id, &json!({}))?;
     }
     Ok(())
 }
 
 pub(super) fn on_timer(tx: &mut Tx<'_>, timer: &Timer) -> Result<(), HandlerError> {
     match timer.kind.as_str() {
+        KEY => match Id::parse(&timer.key) {
+            Ok(call_id) => destroy_key(tx, call_id),
+            Err(_) => Ok(()),
+        },
         INTAKE | RECORDING => {
             let Some(id) = Id::parse(&timer.key).ok() else {
                 return Ok(());

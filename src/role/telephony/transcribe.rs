@@ -1,6 +1,6 @@
 //! From what was said to a redacted transcript and its summary (DOMAIN 5.8).
 //!
-//! A raw text is sealed from its arrival on; redaction waits for the end of the call, when the caller is known.
+//! A raw text is sealed from its arrival on, for the call while nobody knows who speaks; redaction waits for the end of the call, when the caller is known.
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -14,124 +14,114 @@ use crate::event::{
     CallSummaryGenerated, Disposition, Id, IncidentType, List, Personal, Rate, Text,
     TranscriptReady, Urgency,
 };
-use crate::role::{Code, Command, EffectResult, HandlerError, Mode, Rejection};
+use crate::role::{EffectResult, HandlerError, Mode};
 use crate::store::{EffectCall, EffectClass, EffectOutcome, Tx, params};
 
 /// The timer after which a raw text is forgotten.
 pub(super) const RAW: &str = "raw";
 
-/// What is sealed of a transcript.
-#[derive(Serialize, Deserialize)]
+/// What is kept of the words themselves.
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Sealed {
+pub(super) struct Raw {
     pub raw_text: String,
     pub entities: Vec<Entity>,
+}
+
+/// The transcript of a call that has not been taken up, and the id that the call is to have, for whom it is sealed.
+pub(super) fn waiting(
+    tx: &Tx<'_>,
+    provider: &str,
+    provider_call_id: &str,
+) -> Result<Option<(Id, Option<Id>)>, HandlerError> {
+    Ok(tx.document(
+        "SELECT json_array(transcript_id, call_id) FROM transcript
+         WHERE provider = ?1 AND provider_call_id = ?2 AND doc IS NULL",
+        params![provider, provider_call_id],
+    )?)
 }
 
 /// Keeps a raw text; goes on at once where the call has ended.
 pub(super) fn receive_transcript(
     tx: &mut Tx<'_>,
-    options: &TelephonyOptions,
-    command: &Command,
     provider: &str,
-    received: &TranscriptText,
+    received: TranscriptText,
 ) -> Result<(), HandlerError> {
     let call = Call::of_provider(tx, provider, received.provider_call_id.as_str())?;
-    if call.as_ref().is_some_and(|call| call.phone.is_none()) {
+    if call.as_ref().is_some_and(Call::erased) {
         return Ok(()); // Erased meanwhile.
     }
     let id = tx.new_id();
-    let raw = Sealed {
-        raw_text: received.text.clone(),
+    let (call_id, subject) = match &call {
+        Some(call) => (call.call_id, call.subject()),
+        None => {
+            let call_id = tx.new_id();
+            (call_id, call_id)
+        }
+    };
+    let raw = Raw {
+        raw_text: received.text,
         entities: Vec::new(),
     };
-    let sealed = seal(options, &command.entropy.0[..12], id, &raw)?;
+    let raw = tx.text(&tx.seal(&subject, raw)?)?;
     tx.execute(
-        "INSERT INTO transcript (transcript_id, provider, provider_call_id, sealed, confidence) VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO transcript (transcript_id, provider, provider_call_id, call_id, sealed, confidence)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         params![
             id.to_string(),
             provider,
             received.provider_call_id.as_str(),
-            sealed,
+            call_id.to_string(),
+            raw,
             received.confidence.get()
         ],
     )?;
     let gone = tx.now() + std::time::Duration::from_secs(KEPT_DAYS * 86_400);
     tx.schedule(gone, RAW, &id.to_string(), &json!({}))?;
     match call.filter(|call| call.status == CallStatus::Ended) {
-        Some(mut call) => transcribe(tx, options, command, &mut call, id),
+        Some(mut call) => transcribe(tx, &mut call, id),
         None => Ok(()),
     }
 }
 
-fn seal(
-    options: &TelephonyOptions,
-    chance: &[u8],
-    id: Id,
-    content: &Sealed,
-) -> Result<Vec<u8>, HandlerError> {
-    let refused = || {
-        let message = "a transcript can't be kept: this role has no key to seal it with";
-        HandlerError::from(Rejection::new(Code::ServiceUnavailable, message))
-    };
-    let sealer = options.sealer.as_ref().ok_or_else(refused)?;
-    let text = serde_json::to_string(content).map_err(|_| refused())?;
-    let nonce = chance.try_into().map_err(|_| refused())?;
-    sealer
-        .seal(nonce, &id.to_string(), &text)
-        .ok_or_else(refused)
-}
-
-/// Opens what was sealed of a transcript, if it is still there.
-pub(super) fn open(
-    tx: &Tx<'_>,
-    options: &TelephonyOptions,
-    id: Id,
-) -> Result<Option<Sealed>, HandlerError> {
-    let sealed: Option<Vec<u8>> = tx.value(
-        "SELECT sealed FROM transcript WHERE transcript_id = ?1 AND sealed IS NOT NULL",
+/// The words of a transcript, if they are still there and can be read. Older versions sealed them with a key of the site's
+/// that is gone; those were bytes.
+pub(super) fn open(tx: &Tx<'_>, id: Id) -> Result<Option<Raw>, HandlerError> {
+    let raw: Option<Personal<Raw>> = tx.document(
+        "SELECT sealed FROM transcript WHERE transcript_id = ?1 AND typeof(sealed) = 'text'",
         params![id.to_string()],
     )?;
-    let opened = sealed
-        .zip(options.sealer.as_ref())
-        .and_then(|(sealed, sealer)| {
-            let text = sealer.open(&id.to_string(), &sealed)?;
-            serde_json::from_str(&text).ok()
-        });
-    Ok(opened)
+    let raw = raw.map(|raw| tx.reveal(&raw)).transpose()?;
+    Ok(raw.flatten())
 }
 
 /// Redacts the text of a call that has ended, and tells that it is there.
-pub(super) fn transcribe(
-    tx: &mut Tx<'_>,
-    options: &TelephonyOptions,
-    command: &Command,
-    call: &mut Call,
-    id: Id,
-) -> Result<(), HandlerError> {
+pub(super) fn transcribe(tx: &mut Tx<'_>, call: &mut Call, id: Id) -> Result<(), HandlerError> {
     if !legal(call.status, CallStatus::Transcribed) {
         return Ok(());
     }
-    let Some(mut sealed) = open(tx, options, id)? else {
-        return Ok(()); // Older than 90 days, or sealed with a key that is lost.
+    let Some(mut raw) = open(tx, id)? else {
+        return Ok(()); // Older than 90 days, or its key is destroyed.
     };
-    let (redacted_text, entities) = redact(&sealed.raw_text, name_of(tx, call)?.as_deref());
-    sealed.entities = entities;
-    let blob = seal(options, &command.entropy.0[12..24], id, &sealed)?;
+    let (redacted_text, entities) = redact(&raw.raw_text, name_of(tx, call)?.as_deref());
+    let has_pii = !entities.is_empty();
+    raw.entities = entities;
+    let subject = call.subject();
+    let raw = tx.text(&tx.seal(&subject, raw)?)?;
     let confidence: Option<f64> = tx.value(
         "UPDATE transcript SET sealed = ?2 WHERE transcript_id = ?1 RETURNING confidence",
-        params![id.to_string(), blob],
+        params![id.to_string(), raw],
     )?;
     let transcript = Transcript {
         transcript_id: id,
         call_id: call.call_id,
-        redacted_text,
+        redacted_text: tx.seal(&subject, redacted_text)?,
         confidence: confidence
             .and_then(|number| Rate::new(number).ok())
             .ok_or_else(|| {
                 HandlerError::Transient("the transcript has no confidence".to_owned())
             })?,
-        has_pii: !sealed.entities.is_empty(),
+        has_pii,
         summary: None,
     };
     transcript.save(tx)?;
@@ -147,7 +137,7 @@ pub(super) fn transcribe(
     Ok(())
 }
 
-/// The caller's name, where his profile is known and not sealed.
+/// The caller's name, where his profile is known.
 fn name_of(tx: &Tx<'_>, call: &Call) -> Result<Option<String>, HandlerError> {
     let Some(id) = call.driver_id else {
         return Ok(None);
@@ -157,10 +147,19 @@ fn name_of(tx: &Tx<'_>, call: &Call) -> Result<Option<String>, HandlerError> {
         params![id.to_string()],
     )?;
     let name = profile.and_then(|profile| profile.name);
-    Ok(name
-        .as_ref()
-        .and_then(Personal::as_plain)
-        .map(|name| name.as_str().to_owned()))
+    let name = name.map(|name| tx.reveal(&name)).transpose()?.flatten();
+    Ok(name.map(|name| name.as_str().to_owned()))
+}
+
+/// A transcript that is to be summarised, its call and what was said; nothing once the caller is erased.
+fn unsummarised(tx: &Tx<'_>, id: Id) -> Result<Option<(Transcript, Call, String)>, HandlerError> {
+    let transcript = Transcript::find(tx, id)?.filter(|found| found.summary.is_none());
+    let Some(transcript) = transcript else {
+        return Ok(None);
+    };
+    let call = Call::find(tx, transcript.call_id)?.filter(|call| !call.erased());
+    let text = tx.reveal(&transcript.redacted_text)?;
+    Ok(call.zip(text).map(|(call, text)| (transcript, call, text)))
 }
 
 /// On TranscriptReady: asks the summariser where there is one, else the rules. A replay asks nobody.
@@ -170,24 +169,22 @@ pub(super) fn summarise(
     ready: &TranscriptReady,
     mode: Mode,
 ) -> Result<(), HandlerError> {
-    let Some(transcript) = Transcript::find(tx, ready.transcript_id)? else {
+    let Some((transcript, call, text)) = unsummarised(tx, ready.transcript_id)? else {
         return Ok(());
     };
-    if transcript.summary.is_some() {
-        return Ok(());
-    }
     if options.summariser && mode != Mode::Replay {
+        let text = tx.seal(&call.subject(), text)?;
         tx.effect(EffectCall {
             key: format!("{SUMMARISE}-{}", transcript.transcript_id),
             kind: SUMMARISE.to_owned(),
             class: EffectClass::External,
-            request: json!({ "transcriptId": transcript.transcript_id, "text": transcript.redacted_text }),
+            request: json!({ "transcriptId": transcript.transcript_id, "text": text }),
             secret: None,
         })?;
         return Ok(());
     }
-    let digest = digest(&transcript.redacted_text);
-    finish(tx, transcript, digest, None)
+    let digest = digest(&text);
+    finish(tx, transcript, call, digest, None)
 }
 
 /// What a summariser answers.
@@ -209,16 +206,16 @@ pub(super) fn on_effect(tx: &mut Tx<'_>, result: &EffectResult) -> Result<(), Ha
     let Some(id) = Id::parse(id).ok() else {
         return Ok(());
     };
-    let Some(transcript) = Transcript::find(tx, id)?.filter(|found| found.summary.is_none()) else {
+    let Some((transcript, call, text)) = unsummarised(tx, id)? else {
         return Ok(());
     };
-    let ruled = digest(&transcript.redacted_text);
+    let ruled = digest(&text);
     let answer = match &result.outcome {
         EffectOutcome::Done(value) => serde_json::from_value::<Answer>(value.clone()).ok(),
         _ => None,
     };
     let Some(answer) = answer.filter(|answer| !answer.summary.as_str().trim().is_empty()) else {
-        return finish(tx, transcript, ruled, None);
+        return finish(tx, transcript, call, ruled, None);
     };
     // It saw only masked text; what it may have made up is masked all the same.
     let masked = |text: &str| redact(text, None).0;
@@ -241,18 +238,16 @@ pub(super) fn on_effect(tx: &mut Tx<'_>, result: &EffectResult) -> Result<(), Ha
             .map(|text| Text::lossy(&masked(text.as_str())));
         items.collect()
     });
-    finish(tx, transcript, digest, actions)
+    finish(tx, transcript, call, digest, actions)
 }
 
 fn finish(
     tx: &mut Tx<'_>,
     mut transcript: Transcript,
+    mut call: Call,
     digest: Digest,
     given: Option<Vec<Text<200>>>,
 ) -> Result<(), HandlerError> {
-    let Some(mut call) = Call::find(tx, transcript.call_id)? else {
-        return Ok(());
-    };
     let incident_type = call.intake.incident_type.or(digest.incident_type);
     let cut = call
         .disposition
@@ -266,12 +261,12 @@ fn finish(
     let action_items: Vec<Text<200>> = given.unwrap_or_else(ruled);
     let summary = Summary {
         summary_id: tx.new_id(),
-        summary: digest.summary,
+        summary: tx.seal(&call.subject(), digest.summary)?,
         incident_type,
         urgency: digest.urgency,
         action_items,
         sentiment: digest.sentiment,
-        key_phrases: digest.key_phrases,
+        key_phrases: tx.seal(&call.subject(), digest.key_phrases)?,
         generated_at: tx.now(),
     };
     tx.emit(&CallSummaryGenerated {

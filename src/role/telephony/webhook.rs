@@ -9,9 +9,9 @@ use serde_json::json;
 use super::TelephonyOptions;
 use super::entity::{Call, CallStatus, Intake, IntakeStatus, Profile, normalise};
 use super::intake::{complete, press};
-use super::transcribe::{receive_transcript, transcribe};
+use super::transcribe::{self, receive_transcript};
 use crate::event::{
-    Actor, CallDirection, CallEnded, CallStarted, Disposition, E164, Id, Personal, Rate, Text, Ts,
+    Actor, CallDirection, CallEnded, CallStarted, Disposition, E164, Rate, Text, Ts,
 };
 use crate::role::{Command, HandlerError, Rejection, Taken, signature};
 use crate::store::{Tx, params};
@@ -128,8 +128,8 @@ pub(super) fn receive(
     if first {
         match payload {
             Payload::Started(started) => on_started(tx, provider, started)?,
-            Payload::Ended(ended) => on_ended(tx, options, command, provider, ended)?,
-            Payload::Transcript(text) => receive_transcript(tx, options, command, provider, &text)?,
+            Payload::Ended(ended) => on_ended(tx, options, provider, ended)?,
+            Payload::Transcript(text) => receive_transcript(tx, provider, text)?,
         }
     }
     Ok(tx.reply(&Taken {
@@ -174,9 +174,14 @@ struct NewCall {
 /// Stores a call, finds its driver, and tells of its beginning.
 fn begin(tx: &mut Tx<'_>, provider: &str, new: NewCall) -> Result<Call, HandlerError> {
     let driver = Profile::of_phone(tx, &new.phone)?;
-    let phone = Personal::plain(new.phone);
+    let call_id = match transcribe::waiting(tx, provider, new.id.as_str())? {
+        Some((_, Some(call_id))) => call_id,
+        _ => tx.new_id(),
+    };
+    let subject = driver.as_ref().map_or(call_id, |driver| driver.user_id);
+    let phone = tx.seal(&subject, new.phone)?;
     let mut call = Call {
-        call_id: tx.new_id(),
+        call_id,
         provider: provider.to_owned(),
         provider_call_id: new.id,
         phone: Some(phone.clone()),
@@ -216,7 +221,6 @@ fn begin(tx: &mut Tx<'_>, provider: &str, new: NewCall) -> Result<Call, HandlerE
 fn on_ended(
     tx: &mut Tx<'_>,
     options: &TelephonyOptions,
-    command: &Command,
     provider: &str,
     ended: Ended,
 ) -> Result<(), HandlerError> {
@@ -272,12 +276,8 @@ fn on_ended(
     } else {
         call.save(tx)?;
     }
-    let waiting: Option<String> = tx.value(
-        "SELECT transcript_id FROM transcript WHERE provider = ?1 AND provider_call_id = ?2 AND doc IS NULL",
-        params![provider, call.provider_call_id.as_str()],
-    )?;
-    match waiting.and_then(|id| Id::parse(&id).ok()) {
-        Some(id) => transcribe(tx, options, command, &mut call, id),
+    match transcribe::waiting(tx, provider, call.provider_call_id.as_str())? {
+        Some((id, _)) => transcribe::transcribe(tx, &mut call, id),
         None => Ok(()),
     }
 }

@@ -165,7 +165,7 @@ fn tell(
             driver_id: session.driver_id,
             session_id: session.session_id,
             arrived_at: fix.recorded_at,
-            location: tx.sealed(&session.driver_id, driver)?,
+            location: tx.sealed(&session.driver_id, driver.clone())?,
             distance_meters: ArrivalMeters::new(meters.min(100.0)).expect("within the fence"),
         })?;
     }

@@ -143,11 +143,11 @@ fn ratio(part: u64, whole: u64) -> f64 {
 impl Profile {
     /// It with its personal fields sealed for the vendor.
     pub(super) fn sealed(mut self, tx: &Tx<'_>, vendor_id: Id) -> Result<Self, Error> {
-        self.contact_name = tx.sealed(&vendor_id, &self.contact_name)?;
-        self.phone = tx.sealed(&vendor_id, &self.phone)?;
+        self.contact_name = tx.sealed(&vendor_id, self.contact_name.clone())?;
+        self.phone = tx.sealed(&vendor_id, self.phone.clone())?;
         let email = self.email.as_ref();
         self.email = email
-            .map(|email| tx.sealed(&vendor_id, email))
+            .map(|email| tx.sealed(&vendor_id, email.clone()))
             .transpose()?;
         Ok(self)
     }

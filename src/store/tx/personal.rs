@@ -53,18 +53,25 @@ impl Tx<'_> {
         })
     }
 
-    /// What an event brought, to be kept or passed on: sealed for the person whom it is about, where it came plain.
+    /// The same for a value that came as it is, sealed already or not.
     ///
     /// # Errors
     /// [`Class::NoKey`].
-    pub fn sealed<T: Serialize + Clone>(
+    pub fn sealed<T: Serialize>(
         &self,
         subject: &impl ToString,
-        value: &Personal<T>,
+        value: Personal<T>,
     ) -> Result<Personal<T>, Error> {
         match value {
-            Personal::Plain(value) => self.seal(subject, value.clone()),
-            sealed @ Personal::Sealed(_) => Ok(sealed.clone()),
+            Personal::Plain(value) => self.seal(subject, value),
+            sealed @ Personal::Sealed(_) => Ok(sealed),
+        }
+    }
+
+    /// Forgets what is remembered of a subject's keys, which are being destroyed.
+    pub fn forget_keys(&self, subject: &impl ToString) {
+        if let Some(keys) = self.keys() {
+            keys.forget(&subject.to_string());
         }
     }
 

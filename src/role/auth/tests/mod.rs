@@ -1,6 +1,7 @@
 //! DOMAIN 5.9 on the bench: what the tests of logins and of accounts share.
 
 mod accounts;
+mod erased;
 mod logins;
 
 use serde_json::{Value, json};
