@@ -164,12 +164,17 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
 /// # Errors
 /// It is no certificate.
 pub fn days_left(pem: &str) -> Result<i64, Error> {
+    days_left_at(pem, SystemTime::now())
+}
+
+/// The same at a time of the caller's.
+fn days_left_at(pem: &str, now: SystemTime) -> Result<i64, Error> {
     let mut blocks = Pem::iter_from_buffer(pem.as_bytes());
     let block = blocks.next();
     let block = block.ok_or_else(|| Error::Certificate("has no PEM block".to_owned()))?;
     let block = block.map_err(certificate)?;
     let parsed = block.parse_x509().map_err(certificate)?;
-    let now = SystemTime::now()
+    let now = now
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| {
             i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
@@ -191,7 +196,12 @@ mod tests {
         let files = settle(dir.path(), &names, false).expect("made");
         let read = |path: &Path| std::fs::read_to_string(path).expect("read");
         let (ca, cert) = (read(&files.ca), read(&files.cert));
-        assert_eq!(days_left(&cert).expect("a certificate"), 364);
+        // Off by an hour, so that it does not matter in which second it was made.
+        let now = SystemTime::now();
+        let left = days_left_at(&cert, now + CLOCK_SKEW);
+        assert_eq!(left.expect("a certificate"), 364);
+        let over = days_left_at(&cert, now + CERTIFICATE_LIFE + CLOCK_SKEW);
+        assert_eq!(over.expect("a certificate"), -1);
         for (path, mode) in [(&files.key, 0o600), (&files.ca_key, 0o600)] {
             let found = std::fs::metadata(path).expect("there").permissions().mode();
             assert_eq!(found & 0o777, mode, "{}", path.display());
