@@ -20,7 +20,7 @@ use super::run::{broker_options, settle_sync};
 use crate::broker::{self, at_rest::Encryption};
 use crate::bus::jetstream::JetStream;
 use crate::bus::topology;
-use crate::config::Config;
+use crate::config::{Config, GatewayTls};
 use crate::node::preflight::{guard_archive, inspect_store};
 use crate::node::run::{desired, routes};
 use crate::ops::certificates::days_left;
@@ -382,6 +382,27 @@ fn certificates(config: &Config, found: &mut Findings) {
     if clear {
         let say = "the link between hub and depots is in the clear; roadcall auth init makes what TLS needs";
         found.add("links", Status::Note, say);
+    }
+    clear_doors(config, found);
+}
+
+/// Doors for clients that others than this machine reach, and that speak no TLS.
+fn clear_doors(config: &Config, found: &mut Findings) {
+    let (gateway, listen) = (&config.gateway, &config.broker.listen);
+    if !gateway.is_here() && !gateway.in_tls(&config.tls) {
+        let (address, help) = (&gateway.listen, "roadcall auth init makes what TLS needs");
+        let why = match gateway.tls {
+            GatewayTls::Off => "gateway.tls is off: something before it has to speak TLS",
+            GatewayTls::Auto | GatewayTls::On => help,
+        };
+        let detail = format!("gateway.listen {address} is in the clear beyond this machine; {why}");
+        found.add("links", Status::Note, detail);
+    }
+    if !broker::is_here(listen) && !config.tls.has_cert() {
+        let detail = format!(
+            "broker.listen {listen} is in the clear beyond this machine; roadcall auth init makes what TLS needs"
+        );
+        found.add("links", Status::Note, detail);
     }
 }
 

@@ -9,6 +9,7 @@ mod audit;
 mod auth;
 mod bench;
 mod call;
+mod certificates;
 mod check;
 mod client;
 mod config;

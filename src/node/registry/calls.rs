@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::provider::Runner;
 use crate::provider::summariser::Summariser;
+use crate::provider::{Believed, Runner};
 use crate::role::telephony::seal::{KEY_LEN, Sealer};
 use crate::role::telephony::{SUMMARISE, TelephonyOptions};
 use crate::store::Secret;
@@ -78,7 +78,11 @@ pub(super) fn runners(config: &Config) -> Vec<Arc<dyn Runner>> {
     if url.is_empty() {
         return Vec::new();
     }
-    vec![Arc::new(Summariser::new(SUMMARISE, url))]
+    vec![Arc::new(Summariser::new(
+        SUMMARISE,
+        url,
+        Believed::of(&config.tls.ca_file),
+    ))]
 }
 
 #[cfg(test)]
