@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::certificates;
 use super::clock::Clock;
 use super::engine::Counts;
 use super::inquiry::Inquiry;
@@ -21,7 +22,7 @@ use crate::bus::jetstream::JetStream;
 use crate::bus::{Bus, EVENTS};
 use crate::config::Config;
 use crate::event::{Actor, Ts};
-use crate::role::audit::measures::{MEASURED, Measured, QueueMeasure};
+use crate::role::audit::measures::{CertificateMeasure, MEASURED, Measured, QueueMeasure};
 use crate::role::audit::sites::{REPORT, Report};
 use crate::role::permission::Caller;
 use crate::role::{Command, Entropy, RoleName};
@@ -148,8 +149,23 @@ impl Measuring {
         let measured = Measured {
             period_seconds: self.period.as_secs().max(1),
             queues,
+            certificates: self.certificates(),
         };
         (measured, depths)
+    }
+
+    fn certificates(&self) -> Vec<CertificateMeasure> {
+        let found = certificates::look(&self.inquiry.config, self.clock.now());
+        let measure = |found: certificates::Standing| CertificateMeasure {
+            certificate: found.key.to_owned(),
+            days_left: found
+                .days_left
+                .inspect_err(|error| {
+                    tracing::warn!(key = found.key, error, "a certificate can't be looked at");
+                })
+                .ok(),
+        };
+        found.into_iter().map(measure).collect()
     }
 
     async fn measure(&mut self, role: RoleName, standing: QueueStanding) -> QueueMeasure {

@@ -16,6 +16,7 @@ mod audit_notes;
 pub mod bench;
 mod carried;
 pub mod catchup;
+pub mod certificates;
 pub mod clock;
 pub mod commands;
 pub mod consumer;

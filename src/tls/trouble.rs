@@ -4,6 +4,11 @@ use std::error::Error as Cause;
 
 use rustls::{AlertDescription as Alert, CertificateError as Wrong, Error};
 
+/// tokio-rustls' words for a connection that ends in the middle of a handshake.
+const HANDSHAKE_EOF: &str = "tls handshake eof";
+const ENDED: &str =
+    "the other side ended the handshake: it may speak no TLS 1.3, and nothing older is spoken here";
+
 /// What is wrong with TLS, where an error, or what it came from, is about that.
 #[must_use]
 pub fn trouble(error: &(dyn Cause + 'static)) -> Option<&'static str> {
@@ -15,6 +20,9 @@ pub fn trouble(error: &(dyn Cause + 'static)) -> Option<&'static str> {
         // What an I/O error holds is not its source, but in its place.
         let held = error.downcast_ref::<std::io::Error>();
         if let Some(held) = held.and_then(std::io::Error::get_ref) {
+            if held.to_string() == HANDSHAKE_EOF {
+                return Some(ENDED);
+            }
             let held: &(dyn Cause + 'static) = held;
             return trouble(held);
         }
@@ -28,10 +36,8 @@ fn sentence(error: &Error) -> &'static str {
         Error::AlertReceived(Alert::ProtocolVersion) | Error::PeerIncompatible(_) => {
             "the other side speaks no TLS 1.3, and nothing older is spoken here"
         }
-        Error::AlertReceived(Alert::HandshakeFailure) => {
-            "the other side refuses the handshake: it may speak no TLS 1.3, and nothing older is spoken here"
-        }
-        Error::AlertReceived(_) => "the other side ended the handshake",
+        Error::AlertReceived(Alert::HandshakeFailure) => ENDED,
+        Error::AlertReceived(_) => "the other side refuses the handshake",
         Error::InvalidCertificate(Wrong::UnknownIssuer | Wrong::BadSignature) => {
             "the other side's certificate is not signed by an authority that is believed here (tls.ca_file names one's own)"
         }
@@ -63,6 +69,8 @@ mod tests {
         let error = Outer(std::io::Error::other(std::io::Error::other(inner)));
         let found = trouble(&error).expect("found");
         assert!(found.contains("expired"), "{found}");
+        let eof = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, HANDSHAKE_EOF);
+        assert_eq!(trouble(&Outer(eof)), Some(ENDED));
         assert_eq!(trouble(&Outer(std::io::Error::other("else"))), None);
     }
 }

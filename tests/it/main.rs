@@ -56,6 +56,7 @@ mod switches;
 mod tidy;
 mod traces;
 mod transfers;
+mod transit;
 mod trouble;
 mod types;
 mod unanswered;
