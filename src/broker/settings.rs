@@ -97,8 +97,12 @@ impl Settings {
             format!("  SYS {{ users: [{{ user: {SYSTEM_USER}, password: {password} }}] }}\n")
         });
         // On this machine alone nothing leaves the box.
-        let tls = links.proof.as_ref().filter(|_| !is_here(host));
-        let tls = tls.map_or_else(String::new, links::Proof::clients);
+        let choose = links.clients_choose;
+        let tls = links.proof.as_ref().filter(|_| choose || !is_here(host));
+        let mut tls = tls.map_or_else(String::new, links::Proof::clients);
+        if choose {
+            tls.push_str("allow_non_tls: true\n");
+        }
         let encrypted = self.cipher.map_or_else(String::new, |cipher| {
             format!(", cipher: {cipher}, key: ${KEY_VARIABLE}")
         });

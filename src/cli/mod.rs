@@ -53,6 +53,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Config, Loaded, Sources};
 use crate::error::ErrorCode;
 use crate::ops::private;
+use crate::tls;
 use failure::Failure;
 
 /// Dispatches roadside help to broken-down trucks.
@@ -260,6 +261,7 @@ pub fn main() -> ExitCode {
         }
     };
     let json = cli.connection.json;
+    tls::settle();
     match dispatch(cli) {
         Ok(code) => code,
         Err(failure) => {

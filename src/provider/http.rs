@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Believed, CallError};
-use crate::tls::trouble;
+use crate::tls::{settle, trouble};
 
 /// How long a connection may take: until then nothing was sent.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -35,8 +35,7 @@ impl Client {
         {
             return Ok(client.clone());
         }
-        // The one of whoever came first is as good: all of ours are ring.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        settle();
         let own = reqwest::Certificate::from_pem_bundle(&authorities)
             .map_err(|_| self.believed.unusable())?;
         let client = reqwest::Client::builder()

@@ -141,6 +141,11 @@ fn judged(error: &Error) -> CallError {
             let why = trouble(error).map_or_else(String::new, |why| format!(": {why}"));
             CallError::Unavailable(format!("email: no protected connection{why}"))
         }
+        // The library's own: it looks at what the server offers before it says anything of the mail.
+        None if error.is_client() => CallError::Unavailable(
+            "email: the mail server offers no STARTTLS, or no way to sign in that is known here"
+                .to_owned(),
+        ),
         None => CallError::Unknown("email: no answer".to_owned()),
     }
 }

@@ -6,6 +6,8 @@ mod trouble;
 
 use std::path::PathBuf;
 
+use rustls::crypto::{CryptoProvider, ring};
+
 pub use own::Own;
 pub use trouble::trouble;
 
@@ -30,4 +32,19 @@ pub enum Error {
         /// The key.
         key: PathBuf,
     },
+}
+
+/// What rustls encrypts with here: nothing that TLS 1.2 could use.
+#[must_use]
+pub fn provider() -> CryptoProvider {
+    let mut provider = ring::default_provider();
+    provider
+        .cipher_suites
+        .retain(|suite| suite.tls13().is_some());
+    provider
+}
+
+/// Makes [`provider`] the one of every client in this process that names none, such as the broker's. Whoever came first stays.
+pub fn settle() {
+    let _ = provider().install_default();
 }

@@ -58,9 +58,9 @@ impl Own {
     /// For a listener that speaks HTTP/1.1 in TLS 1.3 and shows this certificate to whoever comes.
     #[must_use]
     pub fn server(self: &Arc<Self>) -> Arc<ServerConfig> {
-        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let builder = ServerConfig::builder_with_provider(Arc::new(super::provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("ring has cipher suites of TLS 1.3");
+            .expect("the provider has cipher suites of TLS 1.3");
         let shown = Arc::clone(self) as Arc<dyn ResolvesServerCert>;
         let mut config = builder.with_no_client_auth().with_cert_resolver(shown);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];

@@ -172,7 +172,7 @@ async fn mail_goes_over_starttls_and_implicit_tls_1_3_and_not_over_1_2() {
     assert_eq!(plain.seen().len(), 1);
     // A server that has no TLS to offer gets nothing.
     let said = unsent(send(plain.port, Tls::Starttls, &ours.ca).await);
-    assert!(said.starts_with("email: "), "{said}");
+    assert!(said.contains("offers no STARTTLS"), "{said}");
     assert_eq!(plain.seen().len(), 1);
 }
 
@@ -268,4 +268,37 @@ async fn the_door_speaks_tls_1_3_alone_and_shows_a_renewed_certificate_while_a_g
         assert_eq!(still.shown(), other.shown());
     });
     door.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_names_no_version_speaks_nothing_older_with_our_provider() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let authority = Authority::new(dir.path(), "ca");
+    let pair = authority.sign("good", HERE, 90);
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = CertificateDer::from_pem_file(&authority.ca).expect("a certificate");
+    roots.add(ca).expect("an authority");
+    // As the NATS client makes it, which takes the process's provider.
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(roadcall::tls::provider()))
+        .with_safe_default_protocol_versions()
+        .expect("some are spoken")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let web = hooks::start().await;
+    let plain = web
+        .url
+        .rsplit(':')
+        .next()
+        .and_then(|port| port.parse().ok());
+    let plain = plain.expect("a port");
+    let shake = async |version| {
+        let port = front::before(plain, &pair, version).await;
+        let socket = tokio::net::TcpStream::connect((HERE, port)).await;
+        let name = HERE.try_into().expect("a name");
+        connector.connect(name, socket.expect("connected")).await
+    };
+    let refused = shake(&TLS12).await.expect_err("too old");
+    assert!(refused.to_string().contains("ProtocolVersion"), "{refused}");
+    shake(&TLS13).await.expect("TLS 1.3 is spoken");
 }

@@ -1,5 +1,6 @@
 //! The alarm of a certificate that expires: thirty days ahead, and when it has; ended by its renewal.
 
+use crate::domain::SECOND;
 use crate::domain::world::World;
 use crate::support::certs::Authority;
 use roadcall::config::units::Span;
@@ -29,16 +30,20 @@ async fn a_certificate_is_told_of_thirty_days_ahead_and_no_longer_once_it_is_ren
     authority.sign("box", "127.0.0.1", 30);
     world.cleared(soon, own, 1).await;
 
+    world.pass(SECOND);
     authority.sign("box", "127.0.0.1", -1);
     world.raised(over, own, 1).await;
     world.raised(soon, own, 2).await;
+    world.pass(SECOND);
     authority.sign("box", "127.0.0.1", 90);
     world.cleared(over, own, 1).await;
     world.cleared(soon, own, 2).await;
 
+    world.pass(SECOND);
     // What can't be read is no health.
     std::fs::write(&pair.cert, "nothing").expect("written");
     world.raised("no-data", own, 1).await;
+    world.pass(SECOND);
     authority.sign("box", "127.0.0.1", 90);
     world.cleared("no-data", own, 1).await;
     for alarm in [soon, over, "no-data"] {

@@ -45,7 +45,7 @@ impl Authority {
         let now = SystemTime::now();
         let life = DAY * u32::try_from(days.abs()).expect("a few");
         let end = match days < 0 {
-            true => now - life,
+            true => now - life - DAY / 2,
             false => now + life + DAY / 2,
         };
         params.not_before = (end - 400 * DAY).into();
