@@ -13,3 +13,4 @@ pub mod provider;
 pub mod role;
 pub mod routing;
 pub mod store;
+pub mod tls;

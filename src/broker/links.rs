@@ -69,6 +69,9 @@ pub struct Links {
     pub cluster: Option<Cluster>,
     /// With what the hub proves itself; nothing for links in the clear.
     pub proof: Option<Proof>,
+    /// Whether clients may choose between TLS and the clear, also on this machine: for `roadcall bench`, which compares both on
+    /// one broker.
+    pub clients_choose: bool,
 }
 
 impl Links {

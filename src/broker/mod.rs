@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use at_rest::{AtRest, Opened};
 pub use links::{Cluster, Leaf, Links, Proof, Remote};
 use settings::Listening;
+pub use settings::is_here;
 
 /// Oldest nats-server that one site runs on.
 pub const FLOOR: (u32, u32, u32) = (2, 10, 25);
@@ -165,12 +166,17 @@ impl Running {
         }
         self.settings.options.links = links;
         self.settings.write()?;
-        // A server that is being started again reads the file anyway.
+        self.read_again();
+        Ok(true)
+    }
+
+    /// Has it read its configuration and its certificates again. Who is connected stays so.
+    pub fn read_again(&self) {
+        // A server that is being started again reads them anyway.
         let child = Pid::from_raw(self.child.load(Ordering::Acquire));
         if let Some(Err(error)) = child.map(|pid| kill_process(pid, Signal::HUP)) {
             tracing::warn!(%error, "nats-server was not told to read its configuration");
         }
-        Ok(true)
     }
 
     /// Stops it and waits for its end.

@@ -97,10 +97,12 @@ impl Settings {
             format!("  SYS {{ users: [{{ user: {SYSTEM_USER}, password: {password} }}] }}\n")
         });
         // On this machine alone nothing leaves the box.
-        let here =
-            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|host| host.is_loopback());
-        let tls = links.proof.as_ref().filter(|_| !here);
-        let tls = tls.map_or_else(String::new, links::Proof::clients);
+        let choose = links.clients_choose;
+        let tls = links.proof.as_ref().filter(|_| choose || !is_here(host));
+        let mut tls = tls.map_or_else(String::new, links::Proof::clients);
+        if choose {
+            tls.push_str("allow_non_tls: true\n");
+        }
         let encrypted = self.cipher.map_or_else(String::new, |cipher| {
             format!(", cipher: {cipher}, key: ${KEY_VARIABLE}")
         });
@@ -126,6 +128,17 @@ impl Settings {
             links::leafnodes(site, links, store_dir),
         )
     }
+}
+
+/// Whether a host is this machine, or `host:port` is on it.
+#[must_use]
+pub fn is_here(listen: &str) -> bool {
+    let host = listen
+        .rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
+        .map_or(listen, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|host| host.is_loopback())
 }
 
 /// Before there were links, everything was in the server's default account. Its store is the same; only the directory's

@@ -1,5 +1,6 @@
 //! `roadcall bench`: Roadcall against the least that could be done, on brokers of its own, lazy and always syncing.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -13,6 +14,7 @@ use super::output::{print_json, print_rows, say};
 use super::run::broker_options;
 use crate::config::Config;
 use crate::node::bench::{self, Options, Report, replays};
+use crate::ops::certificates;
 
 /// The broker's own default, and ours.
 const SYNC_MODES: [&str; 2] = ["2m", "always"];
@@ -163,6 +165,7 @@ impl Bench {
         let measure = async |config: Config| {
             let options = Options {
                 url: config.bus.url.clone(),
+                ca_file: config.tls.ca_file.clone().into(),
                 dir: config.site.state_dir.clone(),
                 events: self.events,
                 rate: self.rate,
@@ -207,7 +210,17 @@ async fn on_a_broker<T>(
     config.site.state_dir = dir.path().to_owned();
     config.broker.listen = "127.0.0.1:0".to_owned();
     config.broker.sync_interval = sync_mode.to_owned();
-    let broker = crate::broker::start(broker_options(&config)).await?;
+    // For clients who ask for it, beside those who do not: what TLS costs is measured on the same broker.
+    let names = ["127.0.0.1".to_owned()];
+    let files = certificates::settle(&dir.path().join("certs"), &names, false)
+        .map_err(|error| Failure::other(error.to_string(), ""))?;
+    let text = |path: &Path| path.display().to_string();
+    config.tls.ca_file = text(&files.ca);
+    config.tls.cert_file = text(&files.cert);
+    config.tls.key_file = text(&files.key);
+    let mut options = broker_options(&config);
+    options.links.clients_choose = true;
+    let broker = crate::broker::start(options).await?;
     config.bus.url.clone_from(&broker.url);
     let result = tokio::select! {
         result = work(config) => result,
@@ -280,15 +293,19 @@ fn print(connection: &Connection, report: &Report) -> Result<(), Failure> {
         &rows,
         &["what", "raw/s", "roadcall/s", "ratio", "aim"],
     )?;
+    let costs: Vec<_> = report
+        .costs
+        .iter()
+        .map(|cost| {
+            json!({ "with": cost.with, "what": cost.what, "roadcall/s": cost.per_second, "of without": cost.ratio })
+        })
+        .collect();
+    let columns = ["with", "what", "roadcall/s", "of without"];
+    print_rows(connection, &json!(costs), &columns)?;
     let tracing = &report.tracing;
     say(format_args!(
-        "handling with a tenth of all traces recorded: {} a second, {} of without; with all: {}, {} ({} spans taken, {} dropped)",
-        tracing.tenth_per_second,
-        ratio.tracing_tenth,
-        tracing.all_per_second,
-        ratio.tracing_all,
-        tracing.spans_exported,
-        tracing.spans_dropped
+        "{} spans were taken by the collector, {} dropped",
+        tracing.spans_exported, tracing.spans_dropped
     ))?;
     let latency = &roadcall.end_to_end;
     say(format_args!(

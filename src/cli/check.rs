@@ -20,16 +20,15 @@ use super::run::{broker_options, settle_sync};
 use crate::broker::{self, at_rest::Encryption};
 use crate::bus::jetstream::JetStream;
 use crate::bus::topology;
-use crate::config::Config;
+use crate::config::{Config, GatewayTls};
+use crate::node::certificates::{SOON_DAYS, Standing, look as look_at_certificates};
+use crate::node::clock::Clock;
 use crate::node::preflight::{guard_archive, inspect_store};
 use crate::node::run::{desired, routes};
 use crate::node::vault::site_key;
-use crate::ops::certificates::days_left;
 use crate::ops::ownership::Owner;
 use crate::role::RoleName;
 
-/// Certificates that are good for less are to be renewed.
-const SOON_DAYS: i64 = 30;
 /// Below this a disk counts as full.
 const FREE_MIN_BYTES: u64 = 64 << 20;
 
@@ -366,23 +365,8 @@ fn nearest(dir: &Path) -> PathBuf {
 /// How long certificates are good for, and whether links that leave the box are in the clear.
 fn certificates(config: &Config, found: &mut Findings) {
     let (tls, hub) = (&config.tls, &config.hub);
-    let files = [
-        ("tls.cert_file", &tls.cert_file),
-        ("tls.ca_file", &tls.ca_file),
-    ];
-    let read = files
-        .iter()
-        .filter(|(_, path)| !path.is_empty())
-        .map(|(key, path)| {
-            (
-                *key,
-                std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}")),
-            )
-        });
-    let inline = (!hub.ca.is_empty()).then(|| ("hub.ca", Ok(hub.ca.clone())));
-    for (key, text) in read.chain(inline) {
-        let left = text.and_then(|text| days_left(&text).map_err(|error| error.to_string()));
-        let (status, detail) = match left {
+    for Standing { key, days_left, .. } in look_at_certificates(config, Clock.now()) {
+        let (status, detail) = match days_left {
             Err(error) => (Status::Failed, format!("{key}: {error}")),
             Ok(left) if left < 0 => (Status::Failed, format!("{key}: expired {} days ago", -left)),
             Ok(left) if left < SOON_DAYS => (
@@ -416,6 +400,27 @@ fn certificates(config: &Config, found: &mut Findings) {
     if clear {
         let say = "the link between hub and depots is in the clear; roadcall auth init makes what TLS needs";
         found.add("links", Status::Note, say);
+    }
+    clear_doors(config, found);
+}
+
+/// Doors for clients that others than this machine reach, and that speak no TLS.
+fn clear_doors(config: &Config, found: &mut Findings) {
+    let (gateway, listen) = (&config.gateway, &config.broker.listen);
+    if !gateway.is_here() && !gateway.in_tls(&config.tls) {
+        let (address, help) = (&gateway.listen, "roadcall auth init makes what TLS needs");
+        let why = match gateway.tls {
+            GatewayTls::Off => "gateway.tls is off: something before it has to speak TLS",
+            GatewayTls::Auto | GatewayTls::On => help,
+        };
+        let detail = format!("gateway.listen {address} is in the clear beyond this machine; {why}");
+        found.add("links", Status::Note, detail);
+    }
+    if !broker::is_here(listen) && !config.tls.has_cert() {
+        let detail = format!(
+            "broker.listen {listen} is in the clear beyond this machine; roadcall auth init makes what TLS needs"
+        );
+        found.add("links", Status::Note, detail);
     }
 }
 

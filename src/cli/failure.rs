@@ -89,7 +89,12 @@ impl Failure {
             Self::Gateway(error) => vec![Line::of(
                 C::DoorClosed,
                 error.to_string(),
-                "choose another gateway.listen",
+                match error {
+                    gateway::Error::Listen { .. } => "choose another gateway.listen",
+                    gateway::Error::Tls(_) => {
+                        "roadcall auth init makes a certificate and its key; gateway.tls = \"off\" leaves TLS to what stands before it"
+                    }
+                },
             )],
             Self::Call(error) => vec![Line::of(
                 C::NoReply,

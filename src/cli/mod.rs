@@ -9,6 +9,7 @@ mod audit;
 mod auth;
 mod bench;
 mod call;
+mod certificates;
 mod check;
 mod client;
 mod config;
@@ -53,6 +54,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Config, Loaded, Sources};
 use crate::error::ErrorCode;
 use crate::ops::private;
+use crate::tls;
 use failure::Failure;
 
 /// Dispatches roadside help to broken-down trucks.
@@ -268,6 +270,7 @@ pub fn main() -> ExitCode {
         }
     };
     let json = cli.connection.json;
+    tls::settle();
     match dispatch(cli) {
         Ok(code) => code,
         Err(failure) => {

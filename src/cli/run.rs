@@ -4,8 +4,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 
 use super::Connection;
+use super::certificates::{self, Certificates};
 use super::client::connect;
 use super::failure::Failure;
 use super::logging;
@@ -86,6 +88,7 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
         let hangup = on(SignalKind::hangup())?;
         let mut terminate = on(SignalKind::terminate())?;
         let embedded = wanted.embedded(&config);
+        let certificates = Certificates::new(&config, embedded);
         let mut broker = if embedded {
             systemd::status("starting the broker");
             let running = broker::start(broker_options(&config)).await?;
@@ -110,7 +113,7 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
                     running,
                     broker.as_mut(),
                     &config,
-                    reloader,
+                    (reloader, certificates),
                     (hangup, terminate),
                 )
                 .await
@@ -312,7 +315,7 @@ async fn serve(
     running: Running,
     mut broker: Option<&mut broker::Running>,
     config: &Config,
-    mut reloader: Reloader,
+    (mut reloader, mut certificates): (Reloader, Certificates),
     (mut hangup, mut terminate): (Signal, Signal),
 ) -> Result<ExitCode, Failure> {
     let watchdog = tokio::spawn(systemd::watch(running.alive()));
@@ -332,6 +335,8 @@ async fn serve(
         .map(|node| node.rules_outdated.clone())
         .unwrap_or_default();
     let mut interrupt = on(SignalKind::interrupt())?;
+    let mut looks = tokio::time::interval(certificates::LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = terminate.recv() => tracing::info!("stopping on SIGTERM"),
@@ -339,6 +344,11 @@ async fn serve(
             () = stop.cancelled() => tracing::error!("a role can't go on, stopping"),
             _ = hangup.recv() => {
                 reloader.reload(node.as_ref()).await;
+                certificates.look(gateway.as_ref(), broker.as_deref());
+                continue;
+            }
+            _ = looks.tick() => {
+                certificates.look(gateway.as_ref(), broker.as_deref());
                 continue;
             }
             () = outdated.notified() => {

@@ -8,7 +8,7 @@ use figment::value::{Dict, Value};
 
 use super::depots::{AUDIT, lists};
 use super::units::Span;
-use super::{Audit, BrokerMode, Config, Payments, Problem, ProcessorName, Telephony};
+use super::{Audit, BrokerMode, Config, GatewayTls, Payments, Problem, ProcessorName, Telephony};
 use crate::event::{Priority, Site};
 use crate::routing::parse_duration;
 
@@ -78,6 +78,13 @@ impl Check<'_> {
                 "gateway.listen",
                 format!("'{}' is no address and port", gateway.listen),
                 "write it like 127.0.0.1:8480 or [::1]:8480",
+            );
+        }
+        if gateway.tls == GatewayTls::On && !config.tls.has_cert() {
+            self.refuse(
+                "gateway.tls",
+                "on needs tls.cert_file and tls.key_file",
+                "roadcall auth init makes both",
             );
         }
         let body_max = gateway.body_max.0;

@@ -1,5 +1,6 @@
 //! The sections of the configuration and their defaults. An empty text means "not set".
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -383,8 +384,11 @@ impl Default for Incident {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Gateway {
-    /// Where it listens; port 0 picks a free one. TLS is whatever stands before it.
+    /// Where it listens; port 0 picks a free one.
     pub listen: String,
+    /// Whether it speaks TLS 1.3: `auto` does where it listens beyond this machine and there is a `tls.cert_file`, `on` in
+    /// any case, `off` never (something before it does).
+    pub tls: GatewayTls,
     /// A larger body is refused.
     pub body_max: Size,
     /// Commands of one person in a minute (DOMAIN 6).
@@ -403,6 +407,35 @@ pub struct Gateway {
     pub drain: Span,
 }
 
+/// See [`Gateway::tls`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)] // the names say it
+pub enum GatewayTls {
+    Auto,
+    On,
+    Off,
+}
+
+impl Gateway {
+    /// Whether only this machine reaches it.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        let listen = self.listen.parse::<SocketAddr>();
+        listen.is_ok_and(|listen| listen.ip().is_loopback())
+    }
+
+    /// Whether it speaks TLS, with this section `tls`.
+    #[must_use]
+    pub fn in_tls(&self, tls: &Tls) -> bool {
+        match self.tls {
+            GatewayTls::Auto => tls.has_cert() && !self.is_here(),
+            GatewayTls::On => true,
+            GatewayTls::Off => false,
+        }
+    }
+}
+
 /// A number from DOMAIN 6, which are all above 0.
 const fn limit(n: u32) -> NonZeroU32 {
     NonZeroU32::new(n).expect("not 0")
@@ -412,6 +445,7 @@ impl Default for Gateway {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:8480".to_owned(),
+            tls: GatewayTls::Auto,
             body_max: Size(256 << 10),
             commands_per_minute: limit(100),
             sensitive_per_minute: limit(10),

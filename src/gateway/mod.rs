@@ -36,6 +36,7 @@ use crate::bus::jetstream::JetStream;
 use crate::config::Config;
 use crate::event::Keyring;
 use crate::node::clock::Clock;
+use crate::tls::{self, Own};
 
 pub use self::openapi::document;
 
@@ -50,6 +51,9 @@ pub enum Error {
         /// The system's words.
         message: String,
     },
+    /// It is to speak TLS and can't prove itself.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
 }
 
 /// What all handlers share.
@@ -72,6 +76,8 @@ struct Door {
 pub struct Gateway {
     /// Where it listens.
     pub address: SocketAddr,
+    /// What it shows; nothing where it speaks plain HTTP.
+    own: Option<Arc<Own>>,
     stop: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
 }
@@ -80,7 +86,7 @@ impl Gateway {
     /// Opens the door at `gateway.listen`.
     ///
     /// # Errors
-    /// [`Error::Listen`].
+    /// See [`Error`].
     pub async fn start(bus: JetStream, config: &Config) -> Result<Self, Error> {
         Self::open(bus, config, Clock, None).await
     }
@@ -100,7 +106,7 @@ impl Gateway {
     /// The same by a clock of the caller's: it decides which tokens are still valid.
     ///
     /// # Errors
-    /// [`Error::Listen`].
+    /// See [`Error`].
     pub async fn start_at(bus: JetStream, config: &Config, clock: Clock) -> Result<Self, Error> {
         Self::open(bus, config, clock, None).await
     }
@@ -115,6 +121,11 @@ impl Gateway {
         let fail = |error: std::io::Error| Error::Listen {
             address: listen.clone(),
             message: error.to_string(),
+        };
+        let (cert, key) = (&config.tls.cert_file, &config.tls.key_file);
+        let own = match config.gateway.in_tls(&config.tls) {
+            true => Some(Own::read(cert.as_ref(), key.as_ref())?),
+            false => None,
         };
         let listener = TcpListener::bind(&listen).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
@@ -132,19 +143,30 @@ impl Gateway {
             bus,
         });
         tokio::spawn(events::watch(Arc::clone(&door)));
-        let serving = tokio::spawn(server::serve(
+        let server = server::Server {
             listener,
-            router(door),
-            config.gateway.connections_max,
-            stop.clone(),
-            config.gateway.drain.0,
-        ));
-        tracing::info!(%address, "gateway ready");
+            router: router(door),
+            tls: own.as_ref().map(|own| own.server().into()),
+            connections_max: config.gateway.connections_max,
+            stop: stop.clone(),
+            drain: config.gateway.drain.0,
+        };
+        let serving = tokio::spawn(server.serve());
+        tracing::info!(%address, tls = own.is_some(), "gateway ready");
         Ok(Self {
             address,
+            own,
             stop,
             serving,
         })
+    }
+
+    /// Reads the files of its certificate again; says whether it shows another one from now on. Who is in stays in.
+    ///
+    /// # Errors
+    /// What is wrong with them; the one before stays.
+    pub fn look(&self) -> Result<bool, tls::Error> {
+        self.own.as_ref().map_or(Ok(false), |own| own.look())
     }
 
     /// Takes no new requests, lets those that run finish within `gateway.drain`, ends event streams.

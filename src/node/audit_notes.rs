@@ -4,18 +4,17 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
 use super::commands::ACTOR_HEADER;
+use super::order;
 use super::writer::Job;
 use crate::bus::Headers;
 use crate::bus::jetstream::JetStream;
-use crate::event::{Actor, List, Text};
+use crate::event::{List, Text};
 use crate::role::audit::ledger::{NOTE, Note, Notes};
-use crate::role::permission::Caller;
-use crate::role::{Command, Entropy};
 
 /// Refusals that wait for the audit role at the most; more are only in the log.
 const WAITING_MAX: usize = 1000;
@@ -58,25 +57,11 @@ pub(super) async fn tell(
     notes: Vec<Note>,
     clock: Clock,
 ) -> Result<(), String> {
-    let Some(Value::Object(body)) = body(notes) else {
+    let Some(body) = body(notes) else {
         return Ok(());
     };
-    let command = Command {
-        id: clock.new_id(),
-        name: NOTE.to_owned(),
-        caller: Caller::of(node()),
-        body,
-        client_request_id: None,
-        traceparent: None,
-        // It needs no chance.
-        entropy: Entropy([0; 32]),
-    };
-    let stops = || "the audit role stops".to_owned();
-    let (asker, reply) = oneshot::channel();
-    let sent = jobs.send(Job::Ask(Box::new(command), asker)).await;
-    sent.map_err(|_| stops())?;
-    let told = reply.await.map_err(|_| stops())?;
-    told.map(|_| ()).map_err(|rejection| rejection.message)
+    let told = order::give(jobs, clock, NOTE, &body).await;
+    told.map(drop).map_err(|error| error.to_string())
 }
 
 /// A command that its role refused because of who gave it.
@@ -135,13 +120,9 @@ pub(super) async fn bring(
 
 async fn told(bus: &JetStream, site: &str, body: &Value) -> bool {
     let mut headers = Headers::default();
-    headers.push(ACTOR_HEADER, node().to_string());
+    headers.push(ACTOR_HEADER, order::node().to_string());
     let body = body.to_string().into_bytes();
     bus.call(site, NOTE, &headers, body, ANSWER_MAX)
         .await
         .is_ok_and(|reply| reply.error_code.is_none())
-}
-
-fn node() -> Actor {
-    Actor::System("node".to_owned())
 }

@@ -6,13 +6,14 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::certificates;
 use super::clock::Clock;
 use super::engine::Counts;
 use super::inquiry::Inquiry;
+use super::order;
 use super::queues::{self, Open, QueueStanding};
 use super::report;
 use super::status::SharedInForce;
@@ -20,11 +21,10 @@ use super::writer::Job;
 use crate::bus::jetstream::JetStream;
 use crate::bus::{Bus, EVENTS};
 use crate::config::Config;
-use crate::event::{Actor, Ts};
-use crate::role::audit::measures::{MEASURED, Measured, QueueMeasure};
+use crate::event::Ts;
+use crate::role::RoleName;
+use crate::role::audit::measures::{CertificateMeasure, MEASURED, Measured, QueueMeasure};
 use crate::role::audit::sites::{REPORT, Report};
-use crate::role::permission::Caller;
-use crate::role::{Command, Entropy, RoleName};
 
 /// Failed handler runs are counted over this long (DOMAIN 4.4), milliseconds.
 const WINDOW_MS: i64 = 60_000;
@@ -148,8 +148,23 @@ impl Measuring {
         let measured = Measured {
             period_seconds: self.period.as_secs().max(1),
             queues,
+            certificates: self.certificates(),
         };
         (measured, depths)
+    }
+
+    fn certificates(&self) -> Vec<CertificateMeasure> {
+        let found = certificates::look(&self.inquiry.config, self.clock.now());
+        let measure = |found: certificates::Standing| CertificateMeasure {
+            certificate: found.key.to_owned(),
+            days_left: found
+                .days_left
+                .inspect_err(|error| {
+                    tracing::warn!(key = found.key, error, "a certificate can't be looked at");
+                })
+                .ok(),
+        };
+        found.into_iter().map(measure).collect()
     }
 
     async fn measure(&mut self, role: RoleName, standing: QueueStanding) -> QueueMeasure {
@@ -190,37 +205,12 @@ impl Measuring {
     }
 
     /// Gives the role what was found. False when it takes nothing any more.
-    fn tell<T: Serialize>(&self, command: &str, found: &T) -> impl Future<Output = bool> + use<T> {
-        // Numbers and names always have a JSON form, and a struct's is an object.
-        let body = match serde_json::to_value(found) {
-            Ok(Value::Object(body)) => body,
-            _ => serde_json::Map::new(),
-        };
-        let command = Command {
-            id: self.clock.new_id(),
-            name: command.to_owned(),
-            caller: Caller::of(measurer()),
-            body,
-            client_request_id: None,
-            traceparent: None,
-            // It needs no chance.
-            entropy: Entropy([0; 32]),
-        };
-        let jobs = self.jobs.clone();
-        async move {
-            let (asker, reply) = oneshot::channel();
-            if jobs.send(Job::Ask(Box::new(command), asker)).await.is_err() {
-                return false;
-            }
-            match reply.await {
-                Ok(Err(rejection)) => {
-                    tracing::error!(code = %rejection.code, "the measures were refused");
-                    true
-                }
-                Ok(Ok(_)) => true,
-                Err(_) => false,
-            }
+    async fn tell(&self, command: &str, found: &impl Serialize) -> bool {
+        let told = order::give(&self.jobs, self.clock, command, found).await;
+        if let Err(order::Error::Refused(error)) = &told {
+            tracing::error!(error, "the measures were refused");
         }
+        told != Err(order::Error::Stops)
     }
 }
 
@@ -268,13 +258,9 @@ pub(super) fn inquiry(bus: &JetStream, config: &Config) -> Inquiry {
     Inquiry {
         bus: bus.clone(),
         config: config.clone(),
-        actor: measurer().to_string(),
+        actor: order::node().to_string(),
         timeout: config.engine.command_timeout.0,
     }
-}
-
-fn measurer() -> Actor {
-    Actor::System("node".to_owned())
 }
 
 #[cfg(test)]

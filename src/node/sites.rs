@@ -81,6 +81,7 @@ pub fn broker_links(config: &Config) -> Links {
             listen,
             routes: broker.cluster_routes.clone(),
         }),
+        clients_choose: false,
     }
 }
 

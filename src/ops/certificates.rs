@@ -12,6 +12,8 @@ use rcgen::{
 };
 use x509_parser::pem::Pem;
 
+use crate::event::Ts;
+
 /// How long an authority is good for.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// How long what it signs is good for.
@@ -159,23 +161,32 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
     std::fs::rename(&half, path).map_err(file(path))
 }
 
-/// Days until the first certificate in a PEM text expires, below 0 when it has; days until it is good, where it is not yet.
+/// What a PEM text holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Of {
+    /// A certificate and those between it and the authority's: good as long as all of them are.
+    Chain,
+    /// Authorities: while one is replaced the old and the new one are there, so good as long as one is.
+    Authorities,
+}
+
+/// Whole days until the certificates of a PEM text have expired at the time `now`, below 0 when they have.
 ///
 /// # Errors
-/// It is no certificate.
-pub fn days_left(pem: &str) -> Result<i64, Error> {
-    let mut blocks = Pem::iter_from_buffer(pem.as_bytes());
-    let block = blocks.next();
-    let block = block.ok_or_else(|| Error::Certificate("has no PEM block".to_owned()))?;
-    let block = block.map_err(certificate)?;
-    let parsed = block.parse_x509().map_err(certificate)?;
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| {
-            i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-        });
-    let left = parsed.validity().not_after.timestamp() - now;
-    Ok(left.div_euclid(86_400))
+/// There is none, or something that is none.
+pub fn days_left(pem: &str, of: Of, now: Ts) -> Result<i64, Error> {
+    let mut ends = Vec::new();
+    for block in Pem::iter_from_buffer(pem.as_bytes()) {
+        let block = block.map_err(certificate)?;
+        let parsed = block.parse_x509().map_err(certificate)?;
+        ends.push(parsed.validity().not_after.timestamp());
+    }
+    let end = match of {
+        Of::Chain => ends.into_iter().min(),
+        Of::Authorities => ends.into_iter().max(),
+    };
+    let end = end.ok_or_else(|| Error::Certificate("has no PEM block".to_owned()))?;
+    Ok((end - now.ms().div_euclid(1000)).div_euclid(86_400))
 }
 
 #[cfg(test)]
@@ -191,7 +202,18 @@ mod tests {
         let files = settle(dir.path(), &names, false).expect("made");
         let read = |path: &Path| std::fs::read_to_string(path).expect("read");
         let (ca, cert) = (read(&files.ca), read(&files.cert));
-        assert_eq!(days_left(&cert).expect("a certificate"), 364);
+        // Off by an hour, so that it does not matter in which second it was made.
+        let days = |pem: &str, of, after: Duration| {
+            let now = SystemTime::now() + CLOCK_SKEW + after;
+            let since = now.duration_since(SystemTime::UNIX_EPOCH).expect("later");
+            let now = Ts::from_ms(i64::try_from(since.as_millis()).expect("small"));
+            days_left(pem, of, now).expect("a certificate")
+        };
+        assert_eq!(days(&cert, Of::Chain, Duration::ZERO), 364);
+        assert_eq!(days(&cert, Of::Chain, CERTIFICATE_LIFE), -1);
+        let both = format!("{cert}{ca}");
+        assert_eq!(days(&both, Of::Chain, Duration::ZERO), 364);
+        assert_eq!(days(&both, Of::Authorities, Duration::ZERO), 3649);
         for (path, mode) in [(&files.key, 0o600), (&files.ca_key, 0o600)] {
             let found = std::fs::metadata(path).expect("there").permissions().mode();
             assert_eq!(found & 0o777, mode, "{}", path.display());
@@ -203,6 +225,7 @@ mod tests {
         assert_eq!(read(&files.ca), ca);
         let none = settle(&dir.path().join("other"), &[], false);
         assert!(none.is_err());
-        assert!(days_left("nothing").is_err());
+        let nothing = days_left("nothing", Of::Chain, Ts::from_ms(0));
+        assert!(nothing.is_err());
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::http::Client;
 use super::signed::Letter;
-use super::{CallError, Runner, Try, text_of};
+use super::{Believed, CallError, Runner, Try, text_of};
 use crate::event::Ts;
 use crate::store::EffectCall;
 
@@ -23,13 +23,19 @@ pub struct AlarmWebhook {
 impl AlarmWebhook {
     /// Calls of `kind` to `url`. The secret is read for each call, so that it can be changed while we run.
     #[must_use]
-    pub fn new(kind: &'static str, url: String, secret_file: PathBuf, now: fn() -> Ts) -> Self {
+    pub fn new(
+        kind: &'static str,
+        url: String,
+        secret_file: PathBuf,
+        now: fn() -> Ts,
+        believed: Believed,
+    ) -> Self {
         Self {
             kind,
             url,
             secret_file,
             now,
-            client: Client::default(),
+            client: Client::new(believed),
         }
     }
 

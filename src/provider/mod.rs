@@ -13,6 +13,7 @@ pub mod stripe;
 pub mod summariser;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -30,6 +31,37 @@ pub enum CallError {
     Unavailable(String),
     /// Sent, and no answer: nobody knows.
     Unknown(String),
+}
+
+/// The authorities that are believed beside the public ones: `tls.ca_file`, which is read for each call, so that it can be
+/// changed while we run.
+#[derive(Debug, Clone, Default)]
+pub struct Believed(Option<PathBuf>);
+
+impl Believed {
+    /// Those of this file; none beside the public ones where there is no name.
+    #[must_use]
+    pub fn of(ca_file: &str) -> Self {
+        Self((!ca_file.is_empty()).then(|| ca_file.into()))
+    }
+
+    /// The file's PEM text.
+    fn pem(&self) -> Result<Vec<u8>, CallError> {
+        let Some(path) = &self.0 else {
+            return Ok(Vec::new());
+        };
+        std::fs::read(path).map_err(|error| {
+            CallError::Unavailable(format!("tls.ca_file {}: {error}", path.display()))
+        })
+    }
+
+    fn unusable(&self) -> CallError {
+        let path = self.0.clone().unwrap_or_default();
+        CallError::Unavailable(format!(
+            "tls.ca_file {}: it is no file of certificates in PEM",
+            path.display()
+        ))
+    }
 }
 
 /// One try, on its way.

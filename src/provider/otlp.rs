@@ -7,8 +7,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
-use super::CallError;
 use super::http::{Client, judged};
+use super::{Believed, CallError};
 
 /// How long a request may take (the field's default).
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,7 +26,11 @@ impl Collector {
     ///
     /// # Errors
     /// Names the header that is none; its value may be a secret and is not told.
-    pub fn new(url: &str, headers: Vec<(String, String)>) -> Result<Self, String> {
+    pub fn new(
+        url: &str,
+        headers: Vec<(String, String)>,
+        believed: Believed,
+    ) -> Result<Self, String> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             let named = HeaderName::from_bytes(name.as_bytes());
@@ -37,7 +41,7 @@ impl Collector {
             map.append(named, value);
         }
         Ok(Self {
-            client: Client::default(),
+            client: Client::new(believed),
             url: format!("{}/v1/traces", url.trim_end_matches('/')),
             headers: map,
         })

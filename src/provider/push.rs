@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::http::Client;
 use super::signed::Letter;
-use super::{CallError, Runner, Try, message_not_after, message_of, text_of};
+use super::{Believed, CallError, Runner, Try, message_not_after, message_of, text_of};
 use crate::event::Ts;
 use crate::store::{EffectCall, Secret};
 
@@ -22,12 +22,12 @@ impl Push {
     /// To the gateway at `url`, signed under `secret`. The other side refuses what is too old by its clock, so each try
     /// tells its own time, by `now`.
     #[must_use]
-    pub fn new(url: String, secret: Secret, now: fn() -> Ts) -> Self {
+    pub fn new(url: String, secret: Secret, now: fn() -> Ts, believed: Believed) -> Self {
         Self {
             url,
             secret,
             now,
-            client: Client::default(),
+            client: Client::new(believed),
         }
     }
 

@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 
 use super::http::{Client, judged};
-use super::{CallError, Runner, Try, message_not_after, message_of, text_of};
+use super::{Believed, CallError, Runner, Try, message_not_after, message_of, text_of};
 use crate::event::Ts;
 use crate::store::{EffectCall, Secret};
 
@@ -36,10 +36,10 @@ pub struct Sms {
 impl Sms {
     /// With this account.
     #[must_use]
-    pub fn new(account: Account) -> Self {
+    pub fn new(account: Account, believed: Believed) -> Self {
         Self {
             account,
-            client: Client::default(),
+            client: Client::new(believed),
         }
     }
 

@@ -7,14 +7,16 @@
 use lettre::message::{Mailbox, MultiPart};
 use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::client::{self, Certificate, TlsParameters, TlsVersion};
 use lettre::{Address, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use serde_json::{Value, json};
 
-use super::{CallError, Runner, Try, message_not_after, message_of, text_of};
+use super::{Believed, CallError, Runner, Try, message_not_after, message_of, text_of};
 use crate::event::Ts;
 use crate::store::{EffectCall, Secret};
+use crate::tls::trouble;
 
-/// How the connection is protected.
+/// How the connection is protected: by TLS 1.3 and nothing older.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tls {
     /// STARTTLS, required.
@@ -40,46 +42,58 @@ pub struct Server {
     pub password: Secret,
     /// Whom messages come from.
     pub from: String,
+    /// Who signs its certificate.
+    pub believed: Believed,
 }
 
 /// The carrier of the channel `email`.
-pub struct Smtp {
-    transport: Result<AsyncSmtpTransport<Tokio1Executor>, String>,
-    from: String,
-}
+#[derive(Debug)]
+pub struct Smtp(Server);
 
 impl Smtp {
     /// Over this server. What is wrong with its name is told by each call.
     #[must_use]
     pub fn new(server: Server) -> Self {
-        type Transport = AsyncSmtpTransport<Tokio1Executor>;
-        let builder = match server.tls {
-            Tls::Starttls => Transport::starttls_relay(&server.host),
-            Tls::Implicit => Transport::relay(&server.host),
-            Tls::None => Ok(Transport::builder_dangerous(&server.host)),
+        Self(server)
+    }
+
+    /// A connection of each call's own: it believes whom the file names now.
+    fn transport(&self) -> Result<AsyncSmtpTransport<Tokio1Executor>, CallError> {
+        let server = &self.0;
+        let tls = match server.tls {
+            Tls::None => client::Tls::None,
+            Tls::Starttls => client::Tls::Required(self.parameters()?),
+            Tls::Implicit => client::Tls::Wrapper(self.parameters()?),
         };
-        let transport = builder
-            .map(|mut builder| {
-                builder = builder.port(server.port);
-                if let Some(user) = server.user {
-                    let password = server.password.expose().to_owned();
-                    builder = builder.credentials(Credentials::new(user, password));
-                }
-                builder.build()
-            })
-            .map_err(|_| "email: the mail server's name is unusable".to_owned());
-        Self {
-            transport,
-            from: server.from,
+        let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&server.host)
+            .port(server.port)
+            .tls(tls);
+        if let Some(user) = server.user.clone() {
+            let password = server.password.expose().to_owned();
+            builder = builder.credentials(Credentials::new(user, password));
         }
+        Ok(builder.build())
+    }
+
+    fn parameters(&self) -> Result<TlsParameters, CallError> {
+        let believed = &self.0.believed;
+        let pem = believed.pem()?;
+        let mut builder =
+            TlsParameters::builder(self.0.host.clone()).set_min_tls_version(TlsVersion::Tlsv13);
+        if !pem.is_empty() {
+            let own = Certificate::from_pem(&pem).map_err(|_| believed.unusable())?;
+            builder = builder.add_root_certificate(own);
+        }
+        builder
+            .build_rustls()
+            .map_err(|_| CallError::Refused("email: the mail server's name is unusable".to_owned()))
     }
 
     async fn send(&self, call: &EffectCall) -> Result<Value, CallError> {
-        let transport = self.transport.as_ref();
-        let transport = transport.map_err(|why| CallError::Refused(why.clone()))?;
+        let transport = self.transport()?;
         let message = message_of(call)?;
-        let id = message_id(&call.key, &self.from);
-        let mail = mail(call, &message, &self.from, id.clone())?;
+        let id = message_id(&call.key, &self.0.from);
+        let mail = mail(call, &message, &self.0.from, id.clone())?;
         match transport.send(mail).await {
             Ok(_) => Ok(json!({ "id": id })),
             Err(error) => Err(judged(&error)),
@@ -123,9 +137,15 @@ fn judged(error: &Error) -> CallError {
         None if refused_connection(error) => {
             CallError::Unavailable("email: no connection".to_owned())
         }
-        None if error.is_tls() => {
-            CallError::Unavailable("email: no protected connection".to_owned())
+        None if error.is_tls() || trouble(error).is_some() => {
+            let why = trouble(error).map_or_else(String::new, |why| format!(": {why}"));
+            CallError::Unavailable(format!("email: no protected connection{why}"))
         }
+        // The library's own: it looks at what the server offers before it says anything of the mail.
+        None if error.is_client() => CallError::Unavailable(
+            "email: the mail server offers no STARTTLS, or no way to sign in that is known here"
+                .to_owned(),
+        ),
         None => CallError::Unknown("email: no answer".to_owned()),
     }
 }

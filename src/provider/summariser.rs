@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::http::{Client, failed};
-use super::{CallError, Runner, Try};
+use super::{Believed, CallError, Runner, Try};
 use crate::store::EffectCall;
 
 /// The longest answer that is read.
@@ -19,9 +19,9 @@ pub struct Summariser {
 impl Summariser {
     /// One for this address, for calls of this kind.
     #[must_use]
-    pub fn new(kind: &'static str, url: impl Into<String>) -> Self {
+    pub fn new(kind: &'static str, url: impl Into<String>, believed: Believed) -> Self {
         let url = url.into();
-        let client = Client::default();
+        let client = Client::new(believed);
         Self { kind, url, client }
     }
 

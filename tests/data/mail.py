@@ -3,10 +3,13 @@
 Each line on standard input is the fate of one message to come: 451 or 550 (refused, with the address in the words, as
 servers do), drop (taken, and the connection cut before the answer), stall (never answered), late (answered after two
 seconds), anything else is taken. Without a line a message is taken. Behind "once " a fate meets no message a second time.
+
+With the arguments CERT KEY VERSION (1.2 or 1.3) it takes no mail before STARTTLS, in that version of TLS alone.
 """
 
 import asyncio
 import json
+import ssl
 import sys
 
 from aiosmtpd.smtp import SMTP
@@ -40,7 +43,17 @@ class Handler:
 
 async def main():
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: SMTP(Handler(), hostname="mail.test"), "127.0.0.1", 0)
+    tls = None
+    if len(sys.argv) > 1:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(sys.argv[1], sys.argv[2])
+        version = ssl.TLSVersion.TLSv1_3 if sys.argv[3] == "1.3" else ssl.TLSVersion.TLSv1_2
+        tls.minimum_version = tls.maximum_version = version
+
+    def smtp():
+        return SMTP(Handler(), hostname="mail.test", tls_context=tls, require_starttls=tls is not None)
+
+    server = await loop.create_server(smtp, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

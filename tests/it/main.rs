@@ -57,6 +57,7 @@ mod switches;
 mod tidy;
 mod traces;
 mod transfers;
+mod transit;
 mod trouble;
 mod types;
 mod unanswered;

@@ -27,8 +27,10 @@ use crate::store;
 /// What to measure, and where.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The broker.
+    /// The broker, which lets clients choose between TLS and the clear.
     pub url: String,
+    /// The authority that its certificate is signed by.
+    pub ca_file: PathBuf,
     /// An empty directory for databases.
     pub dir: PathBuf,
     /// Events in each backlog.
@@ -97,15 +99,25 @@ pub struct RoadcallReport {
     pub end_to_end: EndToEnd,
 }
 
-/// What tracing costs: handling with it, events a second; without it see [`RoadcallReport::handle_per_second`].
+/// What a part of Roadcall costs, measured behind the same work without it, on as many events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cost {
+    /// With what.
+    pub with: String,
+    /// What was done: `handle` or `loop`.
+    pub what: String,
+    /// With it, events a second.
+    pub per_second: u64,
+    /// That over the same without it; 1 is no cost.
+    pub ratio: f64,
+}
+
+/// Spans of the two costs that are traced.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TracingReport {
-    /// With the tenth of all traces that is recorded where no file says otherwise.
-    pub tenth_per_second: u64,
-    /// With all of them.
-    pub all_per_second: u64,
-    /// Of the spans of both, what the collector took.
+    /// What the collector took.
     pub spans_exported: u64,
     /// And what there was no room for.
     pub spans_dropped: u64,
@@ -122,10 +134,6 @@ pub struct Ratio {
     /// Of the hand-written loop; 0.9 is the aim.
     #[serde(rename = "loop")]
     pub whole: f64,
-    /// Handling with a tenth of all traces recorded over handling without.
-    pub tracing_tenth: f64,
-    /// The same with all of them.
-    pub tracing_all: f64,
 }
 
 /// One broker's figures.
@@ -138,7 +146,9 @@ pub struct Report {
     pub raw: RawReport,
     /// Roadcall.
     pub roadcall: RoadcallReport,
-    /// Roadcall with tracing on.
+    /// What TLS and tracing cost; the first is the same work again, which shows how far two runs of one thing are apart.
+    pub costs: Vec<Cost>,
+    /// What was traced meanwhile.
     pub tracing: TracingReport,
     /// One over the other.
     pub ratio: Ratio,
@@ -168,6 +178,15 @@ fn median(values: &[Value]) -> Option<Value> {
             };
             map.keys().map(of).collect::<Option<_>>().map(Value::Object)
         }
+        Value::Array(items) => {
+            let of = |at: usize| {
+                let all: Option<Vec<Value>> =
+                    values.iter().map(|value| value.get(at).cloned()).collect();
+                median(&all?)
+            };
+            let items = (0..items.len()).map(of).collect::<Option<_>>();
+            items.map(Value::Array)
+        }
         Value::Number(_) => {
             let mut numbers: Vec<&Value> = values.iter().collect();
             numbers.sort_by(|one, other| {
@@ -191,7 +210,8 @@ const RULES: &str = r#"
 [[rule]]
 name = "bench-backlog"
 pattern = { source = ["roadcall.incident"], detail-type = ["IncidentRated"] }
-targets = [{ queue = "vendor-queue" }, { queue = "match-queue" }, { queue = "telephony-queue" }, { queue = "payment-approval-queue" }]
+targets = [{ queue = "vendor-queue" }, { queue = "match-queue" }, { queue = "telephony-queue" }, { queue = "payment-approval-queue" },
+    { queue = "kb-queue" }, { queue = "incident-queue" }]
 
 [[rule]]
 name = "bench-steady"
@@ -208,7 +228,8 @@ pub async fn run(options: &Options, sync_mode: &str, tell: impl Fn(&str)) -> Res
         "always" => Form::Batches,
         _ => Form::Pipelined,
     };
-    let bus = connect(&options.url, form).await?;
+    let bus = connect(&options.url, form, None).await?;
+    let in_tls = connect(&options.url, form, Some(options.ca_file.clone())).await?;
     let routes = Routes::parse(RULES).map_err(|error| Error::Bench(error.to_string()))?;
     make_topology(&bus).await?;
     let raw = Raw::connect(&options.url).await?;
@@ -218,27 +239,36 @@ pub async fn run(options: &Options, sync_mode: &str, tell: impl Fn(&str)) -> Res
     let fetch_ack = raw::fetch_ack(&raw, options).await?;
     tell("hand-written loop");
     let hand_written = raw::hand_written_loop(&raw, options, form).await?;
+    let in_tls = pipeline::Bench::new(in_tls, options, routes.clone());
     let bench = pipeline::Bench::new(bus, options, routes);
     tell("roadcall: loop");
-    let whole = bench.whole_loop().await?;
+    let whole = bench.whole_loop(RoleName::Match, "loop").await?;
+    tell("roadcall: loop in TLS");
+    let whole_in_tls = in_tls.whole_loop(RoleName::Incident, "loop-tls").await?;
     tell("roadcall: handle");
     let handle = bench.handle().await?;
-    let tracing = tracing(&bench, &tell).await?;
+    let (handled, tracing) = handle_with(&bench, &tell).await?;
     tell("roadcall: relay");
     let relay = bench.relay().await?;
     tell("roadcall: end to end");
     let end_to_end = bench.end_to_end().await?;
     let publish = singly.max(in_batches);
-    let ratio = |one: u64, other: u64| (one as f64 / other.max(1) as f64 * 1000.0).round() / 1000.0;
+    let mut costs: Vec<Cost> = handled
+        .into_iter()
+        .map(|(with, rate)| Cost::of(with, "handle", rate, handle))
+        .collect();
+    costs.insert(
+        1,
+        Cost::of("TLS to the broker", "loop", whole_in_tls, whole),
+    );
     Ok(Report {
         sync_mode: sync_mode.to_owned(),
         ratio: Ratio {
             handle: ratio(handle, fetch_ack),
             relay: ratio(relay, publish),
             whole: ratio(whole, hand_written),
-            tracing_tenth: ratio(tracing.tenth_per_second, handle),
-            tracing_all: ratio(tracing.all_per_second, handle),
         },
+        costs,
         tracing,
         raw: RawReport {
             publish_per_second: publish,
@@ -256,12 +286,30 @@ pub async fn run(options: &Options, sync_mode: &str, tell: impl Fn(&str)) -> Res
     })
 }
 
-/// The same work as `handle` does, behind it and on as many events.
-async fn tracing(
+fn ratio(one: u64, other: u64) -> f64 {
+    (one as f64 / other.max(1) as f64 * 1000.0).round() / 1000.0
+}
+
+impl Cost {
+    fn of(with: &str, what: &str, per_second: u64, without: u64) -> Self {
+        Self {
+            with: with.to_owned(),
+            what: what.to_owned(),
+            per_second,
+            ratio: ratio(per_second, without),
+        }
+    }
+}
+
+/// The same work as `handle` does, behind it and on as many events, with one thing more each time. What else is to be compared,
+/// such as sealed personal data, takes a queue of its own here and in [`make_topology`].
+async fn handle_with(
     bench: &pipeline::Bench<'_>,
     tell: &impl Fn(&str),
-) -> Result<TracingReport, Error> {
+) -> Result<(Vec<(&'static str, u64)>, TracingReport), Error> {
     let sink = sink::Sink::start().await?;
+    tell("roadcall: handle again");
+    let again = bench.handle_as(RoleName::Kb, "again", None).await?;
     tell("roadcall: handle, a tenth traced");
     let (tenth, few) = bench
         .handle_traced(RoleName::Telephony, &sink.url, 0.1)
@@ -270,19 +318,23 @@ async fn tracing(
     let (all, many) = bench
         .handle_traced(RoleName::Payments, &sink.url, 1.0)
         .await?;
-    Ok(TracingReport {
-        tenth_per_second: tenth,
-        all_per_second: all,
+    let rates = vec![
+        ("nothing else, again", again),
+        ("a tenth of all traces", tenth),
+        ("all traces", all),
+    ];
+    let spans = TracingReport {
         spans_exported: few.exported + many.exported,
         spans_dropped: few.dropped + many.dropped,
-    })
+    };
+    Ok((rates, spans))
 }
 
-async fn connect(url: &str, publish: Form) -> Result<JetStream, Error> {
+async fn connect(url: &str, publish: Form, ca_file: Option<PathBuf>) -> Result<JetStream, Error> {
     let config = jetstream::Config {
         url: url.to_owned(),
         credentials: None,
-        ca_file: None,
+        ca_file,
         name: "roadcall-bench".to_owned(),
         connect_timeout: Duration::from_secs(5),
         request_timeout: Duration::from_secs(10),
@@ -312,6 +364,8 @@ async fn make_topology(bus: &JetStream) -> Result<(), Error> {
             queue(RoleName::Match, BACKLOG),
             queue(RoleName::Telephony, BACKLOG),
             queue(RoleName::Payments, BACKLOG),
+            queue(RoleName::Kb, BACKLOG),
+            queue(RoleName::Incident, BACKLOG),
             queue(RoleName::Tracking, STEADY),
         ],
         links: Vec::new(),
@@ -372,11 +426,12 @@ mod tests {
     #[test]
     fn the_median_is_taken_figure_by_figure() {
         let runs = [
-            json!({ "mode": "2m", "raw": { "rate": 10, "ratio": 0.5 } }),
-            json!({ "mode": "2m", "raw": { "rate": 30, "ratio": 0.25 } }),
-            json!({ "mode": "2m", "raw": { "rate": 20, "ratio": 0.75 } }),
+            json!({ "mode": "2m", "raw": { "rate": 10, "ratio": 0.5 }, "costs": [{ "with": "a", "ratio": 3 }] }),
+            json!({ "mode": "2m", "raw": { "rate": 30, "ratio": 0.25 }, "costs": [{ "with": "a", "ratio": 1 }] }),
+            json!({ "mode": "2m", "raw": { "rate": 20, "ratio": 0.75 }, "costs": [{ "with": "a", "ratio": 2 }] }),
         ];
-        let expected = json!({ "mode": "2m", "raw": { "rate": 20, "ratio": 0.5 } });
+        let expected = json!({ "mode": "2m", "raw": { "rate": 20, "ratio": 0.5 },
+            "costs": [{ "with": "a", "ratio": 2 }] });
         assert_eq!(median(&runs), Some(expected));
         assert_eq!(median(&[]), None);
     }

@@ -196,15 +196,15 @@ impl<'a> Bench<'a> {
     }
 
     /// Fetch, handle, publish the follow-up, acknowledge: until all follow-ups are in the stream.
-    pub(super) async fn whole_loop(&self) -> Result<u64, Error> {
+    pub(super) async fn whole_loop(&self, name: RoleName, database: &str) -> Result<u64, Error> {
         let events = self.options.events;
         let before = self.bus.stream(EVENTS).await?.last_seq;
         let parts = Parts {
             role: Counting {
-                name: RoleName::Match,
+                name,
                 follows_up: true,
             },
-            database: "loop",
+            database,
             consumes: true,
             publishes: true,
             tracer: None,
@@ -245,7 +245,8 @@ impl<'a> Bench<'a> {
         Ok((rate, counts))
     }
 
-    async fn handle_as(
+    /// The same from another queue, into another database.
+    pub(super) async fn handle_as(
         &self,
         name: RoleName,
         database: &str,

@@ -106,7 +106,7 @@ pub async fn run(
     let rules = config.site.state_dir.join("bench-rules.toml");
     std::fs::write(&rules, RULES).map_err(bench)?;
     config.rules.file = rules.display().to_string();
-    let bus = connect(&config.bus.url, Form::Batches).await?;
+    let bus = connect(&config.bus.url, Form::Batches, None).await?;
     let raw = Raw::connect(&config.bus.url).await?;
     let mut bench = Bench {
         config,
@@ -163,7 +163,7 @@ impl Bench {
             other => registry::build(config, other),
         };
         // A connection of its own: the node closes it when it stops, and the larger archive comes after that.
-        let bus = connect(&self.config.bus.url, Form::Batches).await?;
+        let bus = connect(&self.config.bus.url, Form::Batches, None).await?;
         let node = Node::start_with(bus, &self.config, &ROLES, true, &build).await;
         let node = node.map_err(bench)?;
         let live_per_second = live(&mut events, archived - before).await?;

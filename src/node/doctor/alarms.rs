@@ -8,10 +8,12 @@ use crate::node::inquiry::Inquiry;
 use crate::role::RoleName;
 
 /// What a finding of ours says with more words.
-const SAID: [(&str, &str); 3] = [
+const SAID: [(&str, &str); 5] = [
     ("dead-letters", "letters"),
     ("queue-age", "queue-old"),
     ("queue-age", "queue-paused"),
+    ("certificate-expiry", "certificate"),
+    ("certificate-expired", "certificate"),
 ];
 
 pub(super) async fn look(inquiry: &Inquiry, found: &mut Findings) {
@@ -46,9 +48,14 @@ fn one(inquiry: &Inquiry, alarm: &Value, found: &mut Findings) {
     let draft = found
         .add(severity, "alarm", format!("{name} {subject} {site}"))
         .says(format!(
-            "alarm {name} of {subject} at {site} is raised since {}: {} over {}{}",
+            "alarm {name} of {subject} at {site} is raised since {}: {} {} {}{}",
             text("since"),
             alarm["value"],
+            if name.starts_with("certificate-") {
+                "days left, under"
+            } else {
+                "over"
+            },
             alarm["threshold"],
             by.unwrap_or_default()
         ))
@@ -56,6 +63,9 @@ fn one(inquiry: &Inquiry, alarm: &Value, found: &mut Findings) {
     match name.as_str() {
         "dead-letters" => draft.roadcall(&format!("dlq list --queue {}", quoted(&subject))),
         "queue-age" => draft.roadcall(&format!("queue show {}", quoted(&subject))),
+        "certificate-expiry" | "certificate-expired" => {
+            draft.then(format!("roadcall doctor  # at {}", quoted(&site)));
+        }
         "retention-loss" => draft.roadcall(&format!(
             "audit --queue {0}  # which; then alarm acknowledge retention-loss --subject {0}",
             quoted(&subject)

@@ -41,6 +41,9 @@ fn secrets(doctor: &Doctor<'_>) -> Vec<PathBuf> {
         &messages.smtp_password_file,
         &messages.push_secret_file,
         &config.telephony.webhook_secret_file,
+        &config.audit.alarm_webhook_secret_file,
+        &config.trace.headers_file,
+        &config.tls.key_file,
     ];
     let named = named.into_iter().filter(|name| !name.is_empty());
     let depots = config.depots.iter();

@@ -1,11 +1,12 @@
 //! What is wrong with a site and what to do about it, as the troubleshooting pages would look (`roadcall doctor`).
 //!
 //! It changes nothing, and says nothing that it has not seen. Without a broker it goes on with what lies on this machine.
-//! `files` and `processes` need no broker; `broker`, `roles`, `queues`, `replays`, `snapshots`, `links` and
+//! `files`, `certificates` and `processes` need no broker; `broker`, `roles`, `queues`, `replays`, `snapshots`, `links` and
 //! `alarms` ask it, or through it the roles.
 
 mod alarms;
 mod broker;
+mod certificates;
 mod files;
 pub mod finding;
 mod links;
@@ -58,6 +59,7 @@ impl Doctor<'_> {
     pub async fn look(&self, inquiry: Result<&Inquiry, &bus::Error>) -> Report {
         let mut found = Findings::new(self.program);
         let processes = processes::Seen::here(&self.config.site.state_dir);
+        certificates::look(self.config, &mut found);
         match inquiry {
             Ok(inquiry) => self.ask(inquiry, &processes, &mut found).await,
             Err(error) => broker::unreachable(self, error, &processes, &mut found),

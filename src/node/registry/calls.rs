@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::provider::Runner;
 use crate::provider::summariser::Summariser;
+use crate::provider::{Believed, Runner};
 use crate::role::telephony::{SUMMARISE, TelephonyOptions};
 use crate::store::Secret;
 
@@ -32,5 +32,9 @@ pub(super) fn runners(config: &Config) -> Vec<Arc<dyn Runner>> {
     if url.is_empty() {
         return Vec::new();
     }
-    vec![Arc::new(Summariser::new(SUMMARISE, url))]
+    vec![Arc::new(Summariser::new(
+        SUMMARISE,
+        url,
+        Believed::of(&config.tls.ca_file),
+    ))]
 }

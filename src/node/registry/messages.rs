@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::super::clock::Clock;
-use crate::config::{EmailDriver, Notifications, PushDriver, SmsDriver, SmtpTls};
-use crate::provider::Runner;
+use crate::config::{Config, EmailDriver, Notifications, PushDriver, SmsDriver, SmtpTls};
 use crate::provider::logged::Logged;
 use crate::provider::push::Push;
 use crate::provider::sms::{Account, Sms};
 use crate::provider::smtp::{Server, Smtp, Tls};
+use crate::provider::{Believed, Runner};
 use crate::role::notifications::{Inbound, Options};
 use crate::store::Secret;
 
@@ -50,16 +50,21 @@ pub(super) fn options(section: &Notifications) -> Options {
 }
 
 /// A carrier for each channel.
-pub(super) fn runners(section: &Notifications) -> Vec<Arc<dyn Runner>> {
+pub(super) fn runners(config: &Config) -> Vec<Arc<dyn Runner>> {
+    let section = &config.notifications;
+    let believed = Believed::of(&config.tls.ca_file);
     let sms: Arc<dyn Runner> = match section.sms {
         SmsDriver::Log => Arc::new(Logged::new("sms")),
-        SmsDriver::Twilio => Arc::new(Sms::new(Account {
-            url: section.sms_url.trim_end_matches('/').to_owned(),
-            sid: section.sms_account.clone(),
-            token: sms_token(section),
-            from: section.sms_from.clone(),
-            status_url: Some(section.sms_webhook_url.clone()).filter(|url| !url.is_empty()),
-        })),
+        SmsDriver::Twilio => {
+            let account = Account {
+                url: section.sms_url.trim_end_matches('/').to_owned(),
+                sid: section.sms_account.clone(),
+                token: sms_token(section),
+                from: section.sms_from.clone(),
+                status_url: Some(section.sms_webhook_url.clone()).filter(|url| !url.is_empty()),
+            };
+            Arc::new(Sms::new(account, believed.clone()))
+        }
     };
     let email: Arc<dyn Runner> = match section.email {
         EmailDriver::Log => Arc::new(Logged::new("email")),
@@ -78,6 +83,7 @@ pub(super) fn runners(section: &Notifications) -> Vec<Arc<dyn Runner>> {
                 &section.smtp_password_file,
             ),
             from: section.email_from.clone(),
+            believed: believed.clone(),
         })),
     };
     let push: Arc<dyn Runner> = match section.push {
@@ -90,6 +96,7 @@ pub(super) fn runners(section: &Notifications) -> Vec<Arc<dyn Runner>> {
                 &section.push_secret_file,
             ),
             || Clock.now(),
+            believed,
         )),
     };
     vec![sms, email, push]

@@ -14,7 +14,7 @@ use crate::bus::jetstream::JetStream;
 use crate::config::{Config, ProcessorName};
 use crate::event::{Currency, IncidentType};
 use crate::provider::alarm::AlarmWebhook;
-use crate::provider::{Runner, stripe};
+use crate::provider::{Believed, Runner, stripe};
 use crate::role::audit::AuditRole;
 use crate::role::audit::webhook::ALARM;
 use crate::role::auth::{AuthOptions, AuthRole};
@@ -177,7 +177,7 @@ pub fn runners(config: &Config, bus: &JetStream, role: RoleName) -> Vec<Arc<dyn 
     let otp = OtpRunner::new(bus.clone(), &config.site.id, timeout);
     let destroy = DestroyRunner::new(bus.clone(), &config.site.id, role.as_str());
     let mut runners: Vec<Arc<dyn Runner>> = vec![Arc::new(otp), Arc::new(destroy)];
-    runners.extend(messages::runners(&config.notifications));
+    runners.extend(messages::runners(config));
     runners.extend(calls::runners(config));
     let audit = &config.audit;
     if !audit.alarm_webhook_url.is_empty() {
@@ -185,7 +185,8 @@ pub fn runners(config: &Config, bus: &JetStream, role: RoleName) -> Vec<Arc<dyn 
             audit.alarm_webhook_url.clone(),
             &audit.alarm_webhook_secret_file,
         );
-        let webhook = AlarmWebhook::new(ALARM, url, secret.into(), || Clock.now());
+        let believed = Believed::of(&config.tls.ca_file);
+        let webhook = AlarmWebhook::new(ALARM, url, secret.into(), || Clock.now(), believed);
         runners.push(Arc::new(webhook));
     }
     if config.payments.processor == ProcessorName::Stripe {

@@ -9,8 +9,8 @@ use crate::bus::Headers;
 use crate::bus::jetstream::JetStream;
 use crate::bus::jetstream::service::CallError;
 use crate::bus::links::HUB;
-use crate::event::Actor;
 use crate::node::commands::ACTOR_HEADER;
+use crate::node::order;
 
 /// How long the other site may search for one answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -59,7 +59,7 @@ impl Asker {
     /// See [`Error`].
     pub async fn ask(&self, peer: &str, site: &str, question: Question) -> Result<Answer, Error> {
         let mut headers = Headers::default();
-        headers.push(ACTOR_HEADER, node().to_string());
+        headers.push(ACTOR_HEADER, order::node().to_string());
         let ask = Ask {
             site: site.to_owned(),
             question,
@@ -85,8 +85,4 @@ impl Asker {
         }
         serde_json::from_value(value["ok"].take()).map_err(|error| said(error.to_string()))
     }
-}
-
-pub(super) fn node() -> Actor {
-    Actor::System("node".to_owned())
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::ask::{self, Asker, node};
+use super::ask::{self, Asker};
 use super::unnumbered::Compared;
 use super::{Question, RANGES_MAX, Wanted, found};
 use crate::bus;
@@ -19,13 +19,13 @@ use crate::config::Config;
 use crate::event::ProducerReport;
 use crate::node::clock::Clock;
 use crate::node::import::{self, Resent};
+use crate::node::order;
+use crate::node::periodic::{self, Looks};
 use crate::node::sites;
 use crate::node::transfer::Record;
 use crate::node::writer::Job;
 use crate::role::audit::recount::{Found, RECOUNT, Recount};
 use crate::role::audit::sync::{LEDGER, Standing};
-use crate::role::permission::Caller;
-use crate::role::{Command, Entropy, Rejection};
 
 /// What was asked for in vain is asked for again after ever longer, up to this.
 const AGAIN_MAX: Duration = Duration::from_secs(3600);
@@ -34,7 +34,7 @@ const FOUND_MAX: usize = 1000;
 
 /// Why a look broke off; the next one does it again.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub(in crate::node) enum Error {
     #[error(transparent)]
     Bus(#[from] bus::Error),
     #[error(transparent)]
@@ -44,10 +44,11 @@ pub(super) enum Error {
     #[error(transparent)]
     Ask(#[from] ask::Error),
     /// The audit role.
+    #[error(transparent)]
+    Order(#[from] order::Error),
+    /// What it said is not what it says.
     #[error("{0}")]
     Said(String),
-    #[error("the audit role stops")]
-    Stops,
 }
 
 /// Events that did not come, by what stays the same while more of them go missing: site, role, life, first number.
@@ -90,33 +91,14 @@ impl Fetcher {
     }
 
     /// Works until told to stop.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub async fn run(self, stop: CancellationToken) {
         // Depots that were started together don't ask together.
         let early = self.period.mul_f64(fastrand::f64());
-        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + early, self.period);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut told = None;
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
-            let looked = tokio::select! {
-                () = stop.cancelled() => return,
-                looked = self.look() => looked,
-            };
-            let error = looked.err().map(|error| error.to_string());
-            if let Some(error) = error.as_ref().filter(|_| error != told) {
-                tracing::warn!(
-                    error,
-                    "what other sites have for this one could not be looked at"
-                );
-            }
-            told = error;
-        }
+        let ticks = tokio::time::interval_at(tokio::time::Instant::now() + early, self.period);
+        periodic::run(self, ticks, stop).await;
     }
 
-    async fn look(&mut self) -> Result<(), Error> {
+    async fn look_at_all(&mut self) -> Result<(), Error> {
         let mut standings = self.standings().await?;
         let own = standings.iter().find(|it| it.site == self.own);
         if own.is_some_and(|own| own.set_back_at.is_some()) {
@@ -268,27 +250,17 @@ impl Fetcher {
         name: &str,
         body: &impl Serialize,
     ) -> Result<T, Error> {
-        // Names and numbers always have a JSON form, and a struct's is an object.
-        let body = match serde_json::to_value(body) {
-            Ok(Value::Object(body)) => body,
-            _ => serde_json::Map::new(),
-        };
-        let command = Command {
-            id: self.clock.new_id(),
-            name: name.to_owned(),
-            caller: Caller::of(node()),
-            body,
-            client_request_id: None,
-            traceparent: None,
-            // It needs no chance.
-            entropy: Entropy([0; 32]),
-        };
-        let (asker, reply) = oneshot::channel();
-        let sent = self.jobs.send(Job::Ask(Box::new(command), asker)).await;
-        sent.map_err(|_| Error::Stops)?;
-        let value = reply.await.map_err(|_| Error::Stops)?;
-        let value = value.map_err(|rejection: Rejection| Error::Said(rejection.message))?;
-        serde_json::from_value(value).map_err(|error| Error::Said(error.to_string()))
+        let said = order::give(&self.jobs, self.clock, name, body).await?;
+        serde_json::from_value(said).map_err(|error| Error::Said(error.to_string()))
+    }
+}
+
+impl Looks for Fetcher {
+    type Error = Error;
+    const TROUBLE: &'static str = "what other sites have for this one could not be looked at";
+
+    async fn look(&mut self) -> Result<(), Error> {
+        self.look_at_all().await
     }
 }
 

@@ -20,6 +20,7 @@ use crate::bus::links::HUB;
 use crate::bus::{self, Bus};
 use crate::config::Config;
 use crate::node::clock::Clock;
+use crate::node::periodic::{self, Looks};
 use crate::node::resend::Question;
 use crate::node::resend::ask::{self, Asker};
 use crate::node::sites;
@@ -140,39 +141,8 @@ impl Copier {
     }
 
     /// At the hub: looks at each depot every `period`, until told to stop.
-    pub async fn run(mut self, period: Duration, stop: CancellationToken) {
-        let mut ticks = tokio::time::interval(period);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut told = None;
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
-            let looked = tokio::select! {
-                () = stop.cancelled() => return,
-                looked = self.look() => looked,
-            };
-            let error = looked.err().map(|error| error.to_string());
-            if let Some(error) = error.as_ref().filter(|_| error != told) {
-                tracing::warn!(
-                    error,
-                    "a depot's snapshots could not be copied, trying again"
-                );
-            }
-            told = error;
-        }
-    }
-
-    async fn look(&mut self) -> Result<(), Error> {
-        let links = sites::link_states(&self.bus).await?;
-        let mut first_error = None;
-        for (depot, _) in links.into_iter().filter(|(_, link)| link.linked) {
-            if let Err(error) = self.copy(&depot, &bucket(Some(&depot))).await {
-                first_error.get_or_insert(error);
-            }
-        }
-        first_error.map_or(Ok(()), Err)
+    pub async fn run(self, period: Duration, stop: CancellationToken) {
+        periodic::run(self, tokio::time::interval(period), stop).await;
     }
 
     /// Brings what `peer` has newer than `into`; gives what that has then.
@@ -286,6 +256,22 @@ impl Copier {
             self.bus.remove_object(info).await?;
         }
         Ok(())
+    }
+}
+
+impl Looks for Copier {
+    type Error = Error;
+    const TROUBLE: &'static str = "a depot's snapshots could not be copied, trying again";
+
+    async fn look(&mut self) -> Result<(), Error> {
+        let links = sites::link_states(&self.bus).await?;
+        let mut first_error = None;
+        for (depot, _) in links.into_iter().filter(|(_, link)| link.linked) {
+            if let Err(error) = self.copy(&depot, &bucket(Some(&depot))).await {
+                first_error.get_or_insert(error);
+            }
+        }
+        first_error.map_or(Ok(()), Err)
     }
 }
 

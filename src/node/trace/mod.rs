@@ -21,6 +21,7 @@ pub use self::span::{Attribute, Kind, Span, Value};
 use super::clock::Clock;
 use crate::config::Config;
 use crate::event::trace::{Sampler, span_id};
+use crate::provider::Believed;
 use crate::provider::otlp::Collector;
 use crate::role::RoleName;
 
@@ -76,7 +77,8 @@ impl Tracer {
         if section.otlp_url.is_empty() {
             return Ok(None);
         }
-        let collector = Collector::new(&section.otlp_url, section.headers()?)?;
+        let believed = Believed::of(&config.tls.ca_file);
+        let collector = Collector::new(&section.otlp_url, section.headers()?, believed)?;
         let (batches, receiver) = mpsc::unbounded_channel();
         let (waiting, closing) = (Arc::<AtomicUsize>::default(), CancellationToken::new());
         let exporter = export::Exporter {

@@ -29,6 +29,8 @@ const LETTERS_MAX: f64 = 0.0;
 const AGE_MAX_SECONDS: f64 = 300.0;
 /// Failed handler runs of a queue in 60 s.
 const FAILED_MAX: f64 = 10.0;
+/// Days that a certificate is to be good for.
+const EXPIRY_DAYS: f64 = 30.0;
 /// Periods in a row without a value.
 pub const SILENT_PERIODS: i64 = 3;
 /// The timer that notices when nobody measures any more, and what its alarm is about.
@@ -42,6 +44,19 @@ pub struct Measured {
     pub period_seconds: u64,
     /// Queue by queue.
     pub queues: Vec<QueueMeasure>,
+    /// Each certificate that the site uses.
+    #[serde(default)]
+    pub certificates: Vec<CertificateMeasure>,
+}
+
+/// How long a certificate is good for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CertificateMeasure {
+    /// The key that names it, `tls.cert_file`.
+    pub certificate: String,
+    /// Whole days, below 0 when it has expired; nothing where it can't be read.
+    pub days_left: Option<i64>,
 }
 
 /// What was measured of a queue. Nothing means that there was no value, which is not zero.
@@ -68,6 +83,9 @@ pub(super) fn measured(tx: &mut Tx<'_>, command: &Command) -> Result<(), Handler
     let measured: Measured = command.parse()?;
     for queue in &measured.queues {
         judge(tx, queue)?;
+    }
+    for certificate in &measured.certificates {
+        expires(tx, certificate)?;
     }
     clear(tx, "no-data", MEASURING, 0.0)?;
     let now_ms = tx.now().ms();
@@ -122,6 +140,26 @@ fn judge(tx: &mut Tx<'_>, measure: &QueueMeasure) -> Result<(), Error> {
     }
     let silent = values.iter().any(|(_, value, ..)| value.is_none());
     silence(tx, queue, silent)
+}
+
+/// Soon, and that it has: the one is a warning that somebody has time for, the other cuts links.
+fn expires(tx: &mut Tx<'_>, measure: &CertificateMeasure) -> Result<(), Error> {
+    let subject = measure.certificate.as_str();
+    let Some(days) = measure.days_left.map(|days| days as f64) else {
+        return silence(tx, subject, true);
+    };
+    let alarms = [
+        ("certificate-expiry", AlarmSeverity::Warning, EXPIRY_DAYS),
+        ("certificate-expired", AlarmSeverity::Critical, 0.0),
+    ];
+    for (name, severity, least) in alarms {
+        if days < least {
+            raise(tx, name, severity, subject, days, least)?;
+        } else {
+            clear(tx, name, subject, days)?;
+        }
+    }
+    silence(tx, subject, false)
 }
 
 /// Counts periods without a value; a value begins anew.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::AuditRole;
 use crate::event::{
-    Actor, AlarmCleared, AlarmRaised, AlarmSeverity, E164, Event, Key, Personal, Text, Ts,
+    Actor, AlarmCleared, AlarmRaised, AlarmSeverity, E164, Event, Key, Known, Personal, Text, Ts,
     UserVerified, ids,
 };
 use crate::role::testing::{Bench, Reach, code, types};
@@ -306,6 +306,39 @@ fn each_alarm_is_raised_once_over_its_threshold_and_cleared_under_it() {
         );
         assert_eq!(raised(&mut bench), []);
     }
+}
+
+/// One look at one certificate.
+fn expiry(bench: &mut Bench<AuditRole>, days_left: Option<i64>) -> Vec<(&'static str, String)> {
+    bench.now = Ts::from_ms(bench.now.ms() + 60_000);
+    let body = json!({ "periodSeconds": 60, "queues": [],
+        "certificates": [{ "certificate": "tls.cert_file", "daysLeft": days_left }] });
+    let looked = bench.command(&node(), "alarm.measured", body);
+    let events = looked.expect("taken").1;
+    let told = |event: &Event| match event.known().expect("known") {
+        Known::AlarmRaised(alarm) => ("raised", alarm.alarm_name.to_string()),
+        Known::AlarmCleared(alarm) => ("cleared", alarm.alarm_name.to_string()),
+        other => panic!("{other:?}"),
+    };
+    events.iter().map(told).collect()
+}
+
+#[test]
+fn a_certificate_warns_thirty_days_ahead_is_critical_when_it_has_expired_and_unknown_is_no_health()
+{
+    let mut bench = bench();
+    let (soon, over) = ("certificate-expiry", "certificate-expired");
+    let told = |word, name: &str| (word, name.to_owned());
+    assert_eq!(expiry(&mut bench, Some(30)), []);
+    assert_eq!(expiry(&mut bench, Some(29)), [told("raised", soon)]);
+    assert_eq!(expiry(&mut bench, Some(0)), []);
+    assert_eq!(expiry(&mut bench, Some(-1)), [told("raised", over)]);
+    // Without a value both stay as they are.
+    assert_eq!(expiry(&mut bench, None), []);
+    assert_eq!(expiry(&mut bench, None), []);
+    assert_eq!(expiry(&mut bench, None), [told("raised", "no-data")]);
+    let cleared = [soon, over, "no-data"].map(|name| told("cleared", name));
+    assert_eq!(expiry(&mut bench, Some(364)), cleared);
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::hub::{Hub, expect, findings};
+use crate::support::certs::Authority;
 use crate::support::eventually;
 use roadcall::node::processes::{Announced, running_now};
 
@@ -26,6 +27,7 @@ async fn faults_of_the_machine_and_its_processes_are_named() {
     let mut hub = Hub::new().await;
     hub.healthy().await;
     secrets(&hub).await;
+    certificates(&hub).await;
     configurations(&hub).await;
     versions(&hub).await;
     disk(&hub).await;
@@ -73,6 +75,40 @@ async fn secrets(hub: &Hub) {
     .await;
     assert!(!json!(found).to_string().contains("swordfish"));
     replace(hub, with, "[bus]\nurl = 'nats://127.0.0.1:");
+    hub.healthy().await;
+}
+
+/// Its processes run without the lines about it, so that they are to be told of those as well.
+async fn certificates(hub: &Hub) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let authority = Authority::new(dir.path(), "ca");
+    let pair = authority.sign("box", "hub.example", 40);
+    let (cert, key) = (pair.cert.display(), pair.key.display().to_string());
+    let lines = format!("[tls]\ncert_file = '{cert}'\nkey_file = '{key}'\n[site]");
+    replace(hub, "[site]", &lines);
+    mode(&pair.key, 0o600);
+    let mut wanted = ALL.map(|unit| ("config-other", unit)).to_vec();
+    hub.found(&wanted).await;
+    wanted.push(("certificate", "tls.cert_file"));
+    for (days, severity, words) in [
+        (20, "warning", "expires in 20 days"),
+        (-3, "critical", "has expired 3 days ago"),
+    ] {
+        authority.sign("box", "hub.example", days);
+        mode(&pair.key, 0o600);
+        let found = hub.found(&wanted).await;
+        let ours = |one: &&Value| one["check"] == "certificate";
+        let one = found.iter().find(ours).expect("found");
+        assert_eq!(one["severity"], severity, "{one}");
+        let said = one["finding"].as_str().expect("a text");
+        assert!(said.contains(words), "{said}");
+    }
+    authority.sign("box", "hub.example", 40);
+    mode(&pair.key, 0o644);
+    wanted.pop();
+    wanted.push(("secret-open", &key));
+    hub.found(&wanted).await;
+    replace(hub, &lines, "[site]");
     hub.healthy().await;
 }
 

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustls::pki_types::pem::PemObject as _;
 
@@ -47,12 +48,11 @@ async fn depot(sites: &mut Sites) {
     sites.depots.push(depot);
 }
 
-/// A handshake with the hub's door in one version of TLS.
-fn shake(
-    sites: &Sites,
+/// Somebody who comes in one version of TLS.
+fn session(
     ca: &Path,
     version: &'static rustls::SupportedProtocolVersion,
-) -> Result<(), String> {
+) -> rustls::ClientConnection {
     let mut roots = rustls::RootCertStore::empty();
     let ca = rustls::pki_types::CertificateDer::from_pem_file(ca).expect("a certificate");
     roots.add(ca).expect("an authority");
@@ -63,7 +63,16 @@ fn shake(
         .with_root_certificates(roots)
         .with_no_client_auth();
     let name = "127.0.0.1".try_into().expect("a name");
-    let mut session = rustls::ClientConnection::new(Arc::new(config), name).expect("a session");
+    rustls::ClientConnection::new(Arc::new(config), name).expect("a session")
+}
+
+/// A handshake with the hub's door in one version of TLS.
+fn shake(
+    sites: &Sites,
+    ca: &Path,
+    version: &'static rustls::SupportedProtocolVersion,
+) -> Result<(), String> {
+    let mut session = session(ca, version);
     let mut socket = TcpStream::connect(("127.0.0.1", sites.wire.port)).expect("connected");
     let mut stream = rustls::Stream::new(&mut session, &mut socket);
     stream.flush().map_err(|error| error.to_string())?;
@@ -174,4 +183,64 @@ async fn a_certificate_that_is_not_to_be_believed_gets_one_sentence() {
     sites.hub.ready().await;
     account(&sites.depots[0], 1);
     sites.settle().await;
+}
+
+/// A handshake with the hub's door; gives the certificate that was shown.
+fn shown(sites: &Sites, ca: &Path) -> Vec<u8> {
+    let mut session = session(ca, &rustls::version::TLS13);
+    let mut socket = TcpStream::connect(("127.0.0.1", sites.wire.port)).expect("connected");
+    let mut stream = rustls::Stream::new(&mut session, &mut socket);
+    let mut first = [0];
+    stream.read_exact(&mut first).expect("somebody speaks");
+    let chain = session.peer_certificates().expect("shown");
+    chain[0].to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewed_certificate_is_shown_without_a_restart_and_links_stay() {
+    let (mut sites, certs) = hub().await;
+    depot(&mut sites).await;
+    account(&sites.depots[0], 1);
+    account(&sites.hub, 101);
+    let (hub, depots) = sites.connect().await;
+    publish(&depots[0], "depot-a").await;
+    sites.settle().await;
+    let ca = certs.join("ca.pem");
+    let on_file = || {
+        let file = certs.join("hub.pem");
+        let cert = rustls::pki_types::CertificateDer::from_pem_file(file).expect("a certificate");
+        cert.to_vec()
+    };
+    let first = shown(&sites, &ca);
+    assert_eq!(first, on_file());
+    let links = || sites.wire.connections.load(Ordering::SeqCst);
+
+    // By itself, within a few seconds; each look is a connection of its own.
+    let before = links();
+    init(&sites.hub, &certs, "127.0.0.1", &["--renew"]);
+    assert_ne!(on_file(), first);
+    let looks = std::cell::Cell::new(0);
+    eventually_within(PATIENCE, "the new certificate to be shown", || async {
+        looks.set(looks.get() + 1);
+        (shown(&sites, &ca) == on_file()).then_some(())
+    })
+    .await;
+    // Half a pair changes nothing, and is told once, also on SIGHUP.
+    let key = std::fs::read(certs.join("hub.key")).expect("read");
+    std::fs::write(certs.join("hub.key"), "half a").expect("written");
+    let said = |log: &str| log.matches("the certificates stay as they were").count();
+    sites.hub.hang_up();
+    eventually_within(PATIENCE, "a sentence about the key", || async {
+        (said(&sites.hub.log()) > 0).then_some(())
+    })
+    .await;
+    std::fs::write(certs.join("hub.key"), key).expect("written");
+    for _ in 0..5 {
+        tokio::join!(publish(&hub, "hub"), publish(&depots[0], "depot-a"));
+    }
+    sites.settle().await;
+    looks.set(looks.get() + 1);
+    assert_eq!(shown(&sites, &ca), on_file());
+    assert_eq!(links() - before, looks.get(), "the depot's link stayed");
+    assert_eq!(said(&sites.hub.log()), 1);
 }

@@ -1,6 +1,7 @@
 //! A real nats-server per test, on a free port with a store of its own, killed on drop; and waiting for conditions.
 
 pub mod account;
+pub mod certs;
 pub mod counting;
 pub mod ends;
 pub mod noting;

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
+use crate::support::certs::Pair;
+
 /// A message that the server was given.
 #[derive(Debug, Clone)]
 pub struct Mail {
@@ -36,6 +38,16 @@ pub struct Server {
 
 impl Server {
     pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// One that asks for STARTTLS, and speaks this version of TLS and no other.
+    pub fn in_tls(pair: &Pair, version: &str) -> Self {
+        let [cert, key] = [&pair.cert, &pair.key].map(|path| path.display().to_string());
+        Self::with(&[&cert, &key, version])
+    }
+
+    fn with(arguments: &[&str]) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let packages = root.join("target/mail");
         assert!(
@@ -45,6 +57,7 @@ impl Server {
         let mut child = Command::new("python3")
             .env("PYTHONPATH", packages)
             .arg(root.join("tests/data/mail.py"))
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,6 +1,8 @@
 //! The alarms of DOMAIN 4.4: each is raised once by its cause and cleared when that ends, seen in the list and told to a webhook;
 //! and what is seen when the audit role itself is silent.
 
+mod certificates;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
