@@ -210,12 +210,12 @@ impl Contact {
     pub fn find(tx: &Tx<'_>, user_id: Id) -> Result<Option<Self>, Error> {
         let sql = "SELECT doc FROM contact WHERE user_id = ?1";
         let found: Option<Self> = tx.document(sql, params![user_id.to_string()])?;
-        found.map(|contact| contact.as_kept(tx)).transpose()
+        found.map(|contact| contact.judged(tx)).transpose()
     }
 
     /// The contact as it counts: erased, where his number can't be read any more. His erasure is on its way then, or the
     /// database was restored from before it.
-    fn as_kept(mut self, tx: &Tx<'_>) -> Result<Self, Error> {
+    fn judged(mut self, tx: &Tx<'_>) -> Result<Self, Error> {
         let lost = match self.sealed_phone() {
             Some(phone) => tx.reveal(phone)?.is_none(),
             None => false,
@@ -410,7 +410,7 @@ fn members(tx: &Tx<'_>, role: UserRole, company: Option<&str>) -> Result<Vec<Id>
 fn kept(tx: &Tx<'_>, contacts: Vec<Contact>) -> Result<Vec<Contact>, Error> {
     let mut people = Vec::with_capacity(contacts.len());
     for contact in contacts {
-        let contact = contact.as_kept(tx)?;
+        let contact = contact.judged(tx)?;
         if !contact.erased {
             people.push(contact);
         }
