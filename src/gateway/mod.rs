@@ -36,9 +36,13 @@ use crate::bus::jetstream::JetStream;
 use crate::config::Config;
 use crate::event::Keyring;
 use crate::node::clock::Clock;
+use crate::node::vault::{self, GATEWAY};
 use crate::tls::{self, Own};
 
 pub use self::openapi::document;
+
+/// How long the door keeps a person's key: it does not hear of erasures, and opens nothing of an erased person for longer.
+const KEYS_KEPT: Duration = Duration::from_secs(60);
 
 /// Why the door does not open.
 #[derive(Debug, thiserror::Error)]
@@ -88,19 +92,7 @@ impl Gateway {
     /// # Errors
     /// See [`Error`].
     pub async fn start(bus: JetStream, config: &Config) -> Result<Self, Error> {
-        Self::open(bus, config, Clock, None).await
-    }
-
-    /// The same with keys to open personal fields of pushed events with, for those who may see them.
-    ///
-    /// # Errors
-    /// [`Error::Listen`].
-    pub async fn opening_with(
-        bus: JetStream,
-        config: &Config,
-        keys: Arc<dyn Keyring>,
-    ) -> Result<Self, Error> {
-        Self::open(bus, config, Clock, Some(keys)).await
+        Self::start_at(bus, config, Clock).await
     }
 
     /// The same by a clock of the caller's: it decides which tokens are still valid.
@@ -108,15 +100,7 @@ impl Gateway {
     /// # Errors
     /// See [`Error`].
     pub async fn start_at(bus: JetStream, config: &Config, clock: Clock) -> Result<Self, Error> {
-        Self::open(bus, config, clock, None).await
-    }
-
-    async fn open(
-        bus: JetStream,
-        config: &Config,
-        clock: Clock,
-        keys: Option<Arc<dyn Keyring>>,
-    ) -> Result<Self, Error> {
+        let keys = vault::keys(&bus, config, GATEWAY, KEYS_KEPT, clock);
         let listen = config.gateway.listen.clone();
         let fail = |error: std::io::Error| Error::Listen {
             address: listen.clone(),

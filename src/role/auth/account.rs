@@ -107,7 +107,7 @@ pub(super) fn list(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerErro
     let more = more.map(|last| next(last.created_at.ms(), &last.user_id.to_string()));
     let mut users = Vec::with_capacity(found.len());
     for user in found {
-        let user = user.as_kept(tx)?;
+        let user = user.judged(tx)?;
         // It may count as erased where the table does not say so.
         if body.status.is_none_or(|status| status == user.status) {
             users.push(user);

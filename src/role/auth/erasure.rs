@@ -145,7 +145,7 @@ pub(super) fn daily(tx: &mut Tx<'_>) -> Result<(), HandlerError> {
     )?;
     let more = away.len() == AT_ONCE;
     for user in away {
-        let mut user = user.as_kept(tx)?;
+        let mut user = user.judged(tx)?;
         if user.status == AccountStatus::Erased {
             user.bury(tx)?;
             continue;

@@ -123,7 +123,7 @@ impl User {
             "SELECT doc FROM user WHERE user_id = ?1",
             params![user_id.to_string()],
         )?;
-        let user = user.map(|user: Self| user.as_kept(tx)).transpose()?;
+        let user = user.map(|user: Self| user.judged(tx)).transpose()?;
         user.ok_or_else(|| {
             Rejection::new(Code::NotFound, format!("there is no user {user_id}")).into()
         })
@@ -135,7 +135,7 @@ impl User {
             "SELECT doc FROM user WHERE phone IN (?1, ?2)",
             params![tx.blind(phone.as_str())?, phone.as_str()],
         )?;
-        let user = user.map(|user: Self| user.as_kept(tx)).transpose()?;
+        let user = user.map(|user: Self| user.judged(tx)).transpose()?;
         match user {
             // The number is free again.
             Some(user) if user.status == AccountStatus::Erased => user.bury(tx).map(|()| None),
@@ -145,7 +145,7 @@ impl User {
 
     /// The account as it counts: an older one's personal fields sealed; and erased, where they can't be read any more. A
     /// database that was restored from before the erasure has such.
-    pub(super) fn as_kept(mut self, tx: &Tx<'_>) -> Result<Self, Error> {
+    pub(super) fn judged(mut self, tx: &Tx<'_>) -> Result<Self, Error> {
         self.seal(tx)?;
         let readable = match &self.phone {
             Some(phone) => tx.reveal(phone)?.is_some(),

@@ -14,7 +14,7 @@ use super::sending::{Note, Password, plan, pump, send_password};
 use super::{Options, webhook};
 use crate::event::{
     Actor, Channel, DevicePlatform, E164, Email, Id, List, NotificationPriority, NotificationType,
-    Text,
+    Personal, Text,
 };
 use crate::role::listing::{cursor, id_of, limit, next, optional_id_of, page};
 use crate::role::permission::{Scope, person_of};
@@ -337,16 +337,18 @@ fn register_device(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerErro
         return Err(Rejection::new(Code::NotFound, message).into());
     }
     let token = body.token.as_str();
-    contact.devices.retain(|device| device.token != token);
-    contact.devices.push(Device {
+    let mut known = contact.devices(tx)?;
+    known.retain(|device| device.token != token);
+    known.push(Device {
         token: token.to_owned(),
         platform: body.platform,
     });
     // The oldest goes: a phone that was replaced never says goodbye.
-    let too_many = contact.devices.len().saturating_sub(DEVICES_MAX);
-    contact.devices.drain(..too_many);
+    let too_many = known.len().saturating_sub(DEVICES_MAX);
+    known.drain(..too_many);
+    let devices = known.len();
+    contact.devices = Personal::plain(known);
     contact.save(tx)?;
-    let devices = contact.devices.len();
     Ok(tx.reply(&Registered { user_id, devices })?)
 }
 

@@ -1,5 +1,6 @@
 //! The contact directory (DOMAIN 5.6): this role's own copy of who can be reached where, built from events.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::table::To;
@@ -24,6 +25,16 @@ CREATE INDEX contact_phone ON contact (phone) WHERE phone IS NOT NULL;
 
 /// Devices that one person may have.
 pub const DEVICES_MAX: usize = 10;
+
+/// What stands for the name of a vendor who is erased and had no business.
+const ERASED_VENDOR: &str = "The vendor";
+
+fn revealed<T: DeserializeOwned + Clone>(
+    tx: &Tx<'_>,
+    value: Option<&Personal<T>>,
+) -> Result<Option<T>, Error> {
+    Ok(value.map(|value| tx.reveal(value)).transpose()?.flatten())
+}
 
 /// What an account says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,7 +76,7 @@ pub struct Device {
     pub platform: DevicePlatform,
 }
 
-/// A person and how to reach him.
+/// A person and how to reach him. What is personal of it rests sealed for him, and is opened where a message is made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Contact {
@@ -79,11 +90,15 @@ pub struct Contact {
     #[serde(skip_serializing_if = "Option::is_none")]
     business_name: Option<Text<200>>,
     /// His devices, oldest first.
-    #[serde(default)]
-    pub devices: Vec<Device>,
+    #[serde(default = "no_devices")]
+    pub devices: Personal<Vec<Device>>,
     /// Erased: nothing is sent any more, and nothing that comes late brings him back.
     #[serde(default)]
     pub erased: bool,
+}
+
+fn no_devices() -> Personal<Vec<Device>> {
+    Personal::plain(Vec::new())
 }
 
 impl Contact {
@@ -93,7 +108,7 @@ impl Contact {
             account: None,
             business: None,
             business_name: None,
-            devices: Vec::new(),
+            devices: no_devices(),
             erased: false,
         }
     }
@@ -104,17 +119,33 @@ impl Contact {
         self.erased || self.account.is_some() || self.business.is_some()
     }
 
-    /// His phone, where it can be read.
-    #[must_use]
-    pub fn phone(&self) -> Option<&E164> {
+    fn sealed_phone(&self) -> Option<&Personal<E164>> {
         let of_business = self.business.as_ref().map(|business| &business.phone);
         let of_account = || self.account.as_ref().map(|account| &account.phone);
-        of_business.or_else(of_account).and_then(Personal::as_plain)
+        of_business.or_else(of_account)
+    }
+
+    /// His phone, where it can be read.
+    ///
+    /// # Errors
+    /// A store error; [`crate::store::Class::NoKey`].
+    pub fn phone(&self, tx: &Tx<'_>) -> Result<Option<E164>, Error> {
+        revealed(tx, self.sealed_phone())
+    }
+
+    /// His devices that can be read, oldest first.
+    ///
+    /// # Errors
+    /// As [`Contact::phone`].
+    pub fn devices(&self, tx: &Tx<'_>) -> Result<Vec<Device>, Error> {
+        Ok(tx.reveal(&self.devices)?.unwrap_or_default())
     }
 
     /// His e-mail address, where he has one that can be read.
-    #[must_use]
-    pub fn email(&self) -> Option<&Email> {
+    ///
+    /// # Errors
+    /// As [`Contact::phone`].
+    pub fn email(&self, tx: &Tx<'_>) -> Result<Option<Email>, Error> {
         let of_business = self
             .business
             .as_ref()
@@ -124,7 +155,7 @@ impl Contact {
                 .as_ref()
                 .and_then(|account| account.email.as_ref())
         };
-        of_business.or_else(of_account).and_then(Personal::as_plain)
+        revealed(tx, of_business.or_else(of_account))
     }
 
     /// The zone he lives in; UTC while nothing is known.
@@ -143,12 +174,20 @@ impl Contact {
             .map_or("en", |account| account.language.as_str())
     }
 
-    /// What a vendor is called in messages to others: his business, or himself while he has no profile.
-    #[must_use]
-    pub fn vendor_name(&self) -> Option<&str> {
-        let business = self.business_name.as_ref().map(Text::as_str);
-        let own = || self.account.as_ref()?.name.as_plain().map(Text::as_str);
-        business.or_else(own)
+    /// What a vendor is called in messages to others: his business, or himself while he has no profile; nobody by name once he
+    /// is erased.
+    ///
+    /// # Errors
+    /// As [`Contact::phone`].
+    pub fn vendor_name(&self, tx: &Tx<'_>) -> Result<Option<String>, Error> {
+        if let Some(business) = &self.business_name {
+            return Ok(Some(business.as_str().to_owned()));
+        }
+        if self.erased {
+            return Ok(Some(ERASED_VENDOR.to_owned()));
+        }
+        let own = self.account.as_ref().map(|account| &account.name);
+        Ok(revealed(tx, own)?.map(|name| name.as_str().to_owned()))
     }
 
     /// His company, if he belongs to one.
@@ -170,7 +209,29 @@ impl Contact {
     /// A store error.
     pub fn find(tx: &Tx<'_>, user_id: Id) -> Result<Option<Self>, Error> {
         let sql = "SELECT doc FROM contact WHERE user_id = ?1";
-        tx.document(sql, params![user_id.to_string()])
+        let found: Option<Self> = tx.document(sql, params![user_id.to_string()])?;
+        found.map(|contact| contact.judged(tx)).transpose()
+    }
+
+    /// The contact as it counts: erased, where his number can't be read any more. His erasure is on its way then, or the
+    /// database was restored from before it.
+    fn judged(mut self, tx: &Tx<'_>) -> Result<Self, Error> {
+        let lost = match self.sealed_phone() {
+            Some(phone) => tx.reveal(phone)?.is_none(),
+            None => false,
+        };
+        if lost {
+            self.forget();
+        }
+        Ok(self)
+    }
+
+    /// Leaves of him only that there was one, and what his business is called.
+    fn forget(&mut self) {
+        self.erased = true;
+        self.account = None;
+        self.business = None;
+        self.devices = no_devices();
     }
 
     /// The same, or one of whom nothing is known yet.
@@ -181,21 +242,46 @@ impl Contact {
         Ok(Self::find(tx, user_id)?.unwrap_or_else(|| Self::new(user_id)))
     }
 
-    /// Everybody with this phone number.
+    /// Everybody with this phone number who is not erased.
     ///
     /// # Errors
     /// A store error.
     pub fn with_phone(tx: &Tx<'_>, phone: &E164) -> Result<Vec<Self>, Error> {
-        let sql = "SELECT doc FROM contact WHERE phone = ?1 ORDER BY user_id";
-        tx.documents(sql, params![phone.as_str()])
+        let sql = "SELECT doc FROM contact WHERE phone IN (?1, ?2) ORDER BY user_id";
+        let params = params![tx.blind(phone.as_str())?, phone.as_str()];
+        kept(tx, tx.documents(sql, params)?)
+    }
+
+    /// Seals what is personal and came plain.
+    fn seal(&mut self, tx: &Tx<'_>) -> Result<(), Error> {
+        let id = self.user_id;
+        if let Some(account) = &mut self.account {
+            account.name = tx.sealed(&id, account.name.clone())?;
+            account.phone = tx.sealed(&id, account.phone.clone())?;
+            let email = account.email.take().map(|email| tx.sealed(&id, email));
+            account.email = email.transpose()?;
+        }
+        if let Some(business) = &mut self.business {
+            business.phone = tx.sealed(&id, business.phone.clone())?;
+            let email = business.email.take().map(|email| tx.sealed(&id, email));
+            business.email = email.transpose()?;
+        }
+        let none = self.devices.as_plain().is_some_and(Vec::is_empty);
+        if !none {
+            self.devices = tx.sealed(&id, self.devices.clone())?;
+        }
+        Ok(())
     }
 
     /// Writes it.
     ///
     /// # Errors
     /// A store error.
-    pub fn save(&self, tx: &mut Tx<'_>) -> Result<(), Error> {
+    pub fn save(&mut self, tx: &mut Tx<'_>) -> Result<(), Error> {
+        self.seal(tx)?;
         let doc = tx.text(self)?;
+        let phone = self.phone(tx)?;
+        let phone = phone.map(|phone| tx.blind(phone.as_str())).transpose()?;
         let role = self
             .account
             .as_ref()
@@ -211,7 +297,7 @@ impl Contact {
                 role,
                 company.unwrap_or_default(),
                 active,
-                self.phone().map(E164::as_str),
+                phone,
                 doc
             ],
         )?;
@@ -287,10 +373,7 @@ business_of!(VendorRegistered, VendorUpdated);
 /// Forgets a person: only that there was one, and what his business is called, stays.
 pub(super) fn erase(tx: &mut Tx<'_>, user_id: Id) -> Result<(), Error> {
     let mut contact = Contact::find_or_new(tx, user_id)?;
-    contact.erased = true;
-    contact.account = None;
-    contact.business = None;
-    contact.devices.clear();
+    contact.forget();
     contact.save(tx)
 }
 
@@ -319,8 +402,18 @@ fn members(tx: &Tx<'_>, role: UserRole, company: Option<&str>) -> Result<Vec<Id>
         "SELECT doc FROM contact WHERE role = ?1 AND active = 1 AND (?2 IS NULL OR company_id = ?2) ORDER BY user_id",
         params![role.as_str(), company],
     )?;
-    Ok(contacts
-        .into_iter()
-        .map(|contact| contact.user_id)
-        .collect())
+    let people = kept(tx, contacts)?.into_iter();
+    Ok(people.map(|contact| contact.user_id).collect())
+}
+
+/// Those who are not erased.
+fn kept(tx: &Tx<'_>, contacts: Vec<Contact>) -> Result<Vec<Contact>, Error> {
+    let mut people = Vec::with_capacity(contacts.len());
+    for contact in contacts {
+        let contact = contact.judged(tx)?;
+        if !contact.erased {
+            people.push(contact);
+        }
+    }
+    Ok(people)
 }

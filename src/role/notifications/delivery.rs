@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::render::Message;
-use crate::event::{Channel, DeliveryStatus, Id, NotificationPriority, NotificationType, Ts};
+use crate::event::{
+    Channel, DeliveryStatus, Id, NotificationPriority, NotificationType, Personal, Ts,
+};
 use crate::store::{Error, Tx, params};
 
 pub(super) const MIGRATION: &str = "
@@ -97,9 +99,9 @@ pub struct Inner {
     pub(super) in_flight: bool,
     /// Not before.
     pub(super) next_try: Ts,
-    /// What is said, until it has ended.
+    /// What is said, sealed for whom it is said to, until it has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) message: Option<Message>,
+    pub(super) message: Option<Personal<Message>>,
     /// Holds a secret, so it can be tried only while the process that took it lives.
     #[serde(default)]
     pub(super) once_only: bool,

@@ -12,7 +12,7 @@ use crate::event::{
     Channel, DeliveryStatus, E164, Email, Id, NotificationPriority, NotificationType, Ts,
 };
 use crate::role::{EffectResult, HandlerError};
-use crate::store::{EffectCall, EffectClass, EffectOutcome, Secret, Tx};
+use crate::store::{EffectCall, EffectClass, EffectOutcome, Error, Secret, Tx};
 
 /// Tries for one channel (DOMAIN 5.6).
 const TRIES_MAX: u32 = 3;
@@ -91,7 +91,7 @@ pub(super) fn plan(
                 let message = render(contact.language(), note.wording, variables, *channel)
                     .map_err(HandlerError::Transient)?;
                 delivery.inner.silent = silent;
-                delivery.inner.message = Some(message);
+                delivery.inner.message = Some(tx.seal(&note.to, message)?);
             }
         }
         delivery.save(tx)?;
@@ -161,19 +161,21 @@ fn check(
         return Err(HandlerError::Transient(message));
     }
     // A person may live without e-mail or a device; that is no mistake to be repeated until it is a dead letter.
-    match address(&contact, channel) {
+    match address(tx, &contact, channel)? {
         None => Ok(Verdict::Drop("no_address")),
         Some(_) => Ok(Verdict::Send { silent }),
     }
 }
 
-fn address(contact: &Contact, channel: Channel) -> Option<Value> {
-    match channel {
-        Channel::Sms => contact.phone().map(|phone| json!(phone)),
-        Channel::Email => contact.email().map(|email| json!(email)),
-        Channel::Push if contact.devices.is_empty() => None,
-        Channel::Push => Some(json!(contact.devices)),
-    }
+fn address(tx: &Tx<'_>, contact: &Contact, channel: Channel) -> Result<Option<Value>, Error> {
+    Ok(match channel {
+        Channel::Sms => contact.phone(tx)?.map(|phone| json!(phone)),
+        Channel::Email => contact.email(tx)?.map(|email| json!(email)),
+        Channel::Push => {
+            let devices = contact.devices(tx)?;
+            (!devices.is_empty()).then(|| json!(devices))
+        }
+    })
 }
 
 /// The log is cleared once a day while there is something in it (DOMAIN 5, timer retention).
@@ -196,7 +198,7 @@ pub(super) fn pump(tx: &mut Tx<'_>, options: &Options) -> Result<(), HandlerErro
         match ready(tx, options, &delivery)? {
             Err(reason) => delivery.end(DeliveryStatus::Dropped, Some(reason.to_owned())),
             Ok(to) => {
-                ask(tx, &mut delivery, &to, None)?;
+                ask(tx, &mut delivery, to, None)?;
                 flying += 1;
             }
         }
@@ -228,26 +230,30 @@ fn ready(
             return Ok(Err("sms_limit"));
         }
     }
-    Ok(address(&contact, delivery.channel).ok_or("no_address"))
+    Ok(address(tx, &contact, delivery.channel)?.ok_or("no_address"))
 }
 
-/// Asks for one call, under the delivery's own id: every try of it is the same message to whoever takes it.
+/// Asks for one call, under the delivery's own id: every try of it is the same message to whoever takes it. Address and words
+/// are sealed in it for the recipient.
 fn ask(
     tx: &mut Tx<'_>,
     delivery: &mut Delivery,
-    to: &Value,
+    to: Value,
     secret: Option<Secret>,
 ) -> Result<(), HandlerError> {
     delivery.inner.in_flight = true;
     let mut request = Map::new();
-    request.insert("to".to_owned(), to.clone());
+    let to = tx.seal(&delivery.recipient_id, to)?;
+    request.insert("to".to_owned(), json!(to));
     request.insert("type".to_owned(), json!(delivery.kind));
     request.insert("priority".to_owned(), json!(delivery.priority));
     request.insert("silent".to_owned(), json!(delivery.inner.silent));
     if let Some(stale) = delivery.inner.stale_at {
         request.insert("notAfter".to_owned(), json!(stale));
     }
-    if let Some(message) = &delivery.inner.message {
+    if let Some(message) = delivery.inner.message.take() {
+        let message = tx.sealed(&delivery.recipient_id, message)?;
+        delivery.inner.message = Some(message.clone());
         request.insert("message".to_owned(), json!(message));
     }
     tx.effect(EffectCall {
@@ -299,7 +305,7 @@ pub(super) fn send_password(
                     .map_err(HandlerError::Transient)?;
                 // A message is a few texts: it always serialises.
                 let secret = serde_json::to_string(&message).unwrap_or_default();
-                ask(tx, &mut delivery, &to, Some(Secret::new(secret)))?;
+                ask(tx, &mut delivery, to, Some(Secret::new(secret)))?;
             }
         }
         delivery.save(tx)?;

@@ -2,6 +2,7 @@
 
 mod checks;
 mod commands;
+mod erased;
 mod rows;
 mod tries;
 

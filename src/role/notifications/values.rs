@@ -43,7 +43,10 @@ fn vendor_name(tx: &Tx<'_>, event: &Event) -> Result<Option<String>, HandlerErro
         return Ok(None);
     };
     let contact = Contact::find(tx, vendor_id)?;
-    Ok(contact.and_then(|contact| contact.vendor_name().map(str::to_owned)))
+    match contact {
+        Some(contact) => Ok(contact.vendor_name(tx)?),
+        None => Ok(None),
+    }
 }
 
 fn of_detail(event: &Event, name: &str, reader: &Contact, link_base: &str) -> Option<String> {

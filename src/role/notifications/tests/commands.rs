@@ -252,7 +252,7 @@ fn sign(url: &str, parameters: &[(&str, &str)]) -> String {
     base64::engine::general_purpose::STANDARD.encode(tag)
 }
 
-fn webhook(bench: &mut Bench<NotificationsRole>, parameters: &[(&str, &str)]) {
+pub(super) fn webhook(bench: &mut Bench<NotificationsRole>, parameters: &[(&str, &str)]) {
     let body = json!({ "payload": form(parameters), "signature": sign(WEBHOOK_URL, parameters) });
     bench
         .command(
