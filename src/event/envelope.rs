@@ -116,16 +116,16 @@ impl Event {
         data_subject(&self.detail).filter(|_| plain)
     }
 
-    /// Seals the personal fields that are plain. The typed detail stays as it is.
+    /// Seals the personal fields that are plain, as they came: with whatever a later version has in them. The typed detail stays
+    /// as it is.
     pub fn seal(&mut self, key: &DataKey) {
-        let Some(Value::Object(sealed)) = self.known.as_ref().map(|known| known.sealed_with(key))
-        else {
-            return;
-        };
+        let masked = self.known.as_ref().map(Known::masked).unwrap_or_default();
         for (name, value) in &mut self.detail {
-            let text = sealed.get(name).and_then(Value::as_str);
-            if let Some(text) = text.filter(|text| Sealed::parse(text).is_some()) {
-                *value = text.into();
+            let personal = masked.get(name).and_then(Value::as_str) == Some(MASK);
+            // What reads as the mask is another field's text that looks like it, or gives nothing away.
+            let text = value.as_str();
+            if personal && text != Some(MASK) && text.and_then(Sealed::parse).is_none() {
+                *value = key.seal(value.to_string().as_bytes()).as_str().into();
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Fields of class P (DOMAIN 3.2): plain, or sealed for their data subject (see `seal`).
 
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -118,17 +118,16 @@ impl<T> fmt::Debug for Personal<T> {
 pub const MASK: &str = "***";
 
 /// How personal values are written on a thread.
+#[derive(Clone, Copy)]
 enum Writing {
     /// As they are.
     AsTheyAre,
     /// All as [`MASK`], plain and sealed ones alike.
     Masked,
-    /// The plain ones sealed.
-    Sealed(DataKey),
 }
 
 thread_local! {
-    static WRITING: RefCell<Writing> = const { RefCell::new(Writing::AsTheyAre) };
+    static WRITING: Cell<Writing> = const { Cell::new(Writing::AsTheyAre) };
     /// Whether a plain one has been written as it is.
     static PLAIN: Cell<bool> = const { Cell::new(false) };
 }
@@ -154,11 +153,6 @@ pub(super) fn masked(value: &impl Serialize) -> Value {
     write_as(value, Writing::Masked)
 }
 
-/// Every plain personal value in it sealed with `key`.
-pub(super) fn sealed_with(value: &impl Serialize, key: &DataKey) -> Value {
-    write_as(value, Writing::Sealed(key.clone()))
-}
-
 /// Whether there is a plain personal value in it.
 pub(super) fn has_plain(value: &impl Serialize) -> bool {
     PLAIN.set(false);
@@ -173,17 +167,14 @@ fn written(value: &impl Serialize) -> Vec<u8> {
 
 impl<T: Serialize> Serialize for Personal<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        WRITING.with_borrow(|writing| match (writing, self) {
+        match (WRITING.get(), self) {
             (Writing::Masked, _) => serializer.serialize_str(MASK),
             (_, Self::Sealed(sealed)) => serializer.serialize_str(sealed.as_str()),
-            (Writing::Sealed(key), Self::Plain(value)) => {
-                serializer.serialize_str(key.seal(&written(value)).as_str())
-            }
             (Writing::AsTheyAre, Self::Plain(value)) => {
                 PLAIN.set(true);
                 value.serialize(serializer)
             }
-        })
+        }
     }
 }
 

@@ -254,11 +254,6 @@ macro_rules! known {
                 match self { $(Self::$name(detail) => super::personal::masked(detail)),+ }
             }
 
-            /// Its own fields with the plain personal ones sealed.
-            pub(super) fn sealed_with(&self, key: &super::seal::DataKey) -> Value {
-                match self { $(Self::$name(detail) => super::personal::sealed_with(detail, key)),+ }
-            }
-
             /// Whether one of them is personal and plain.
             pub(super) fn has_plain(&self) -> bool {
                 match self { $(Self::$name(detail) => super::personal::has_plain(detail)),+ }
