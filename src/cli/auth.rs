@@ -169,6 +169,12 @@ fn init(
         )?;
         return Ok(ExitCode::SUCCESS);
     }
+    if renew {
+        say(format_args!(
+            "# {cert} is new. The broker and the HTTP door that have it show it within some seconds; nothing is to be restarted."
+        ))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     say(format_args!(
         "[tls]\nca_file = \"{ca}\"\ncert_file = \"{cert}\"\nkey_file = \"{key}\""
     ))?;

@@ -459,3 +459,38 @@ fn disk(config: &Config, embedded: bool, found: &mut Findings) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_door_in_the_clear_is_noted_where_others_reach_it() {
+        let noted = |gateway: &str, tls: GatewayTls, broker: &str, cert: &str| {
+            let mut config = Config::default();
+            config.gateway.listen = gateway.to_owned();
+            config.gateway.tls = tls;
+            config.broker.listen = broker.to_owned();
+            config.tls.cert_file = cert.to_owned();
+            config.tls.key_file = cert.to_owned();
+            let mut found = Findings::default();
+            clear_doors(&config, &mut found);
+            let details = found.0.into_iter().map(|finding| finding.detail);
+            details.collect::<Vec<_>>().join("; ")
+        };
+        let (here, wide, auto) = ("127.0.0.1:1", "0.0.0.0:1", GatewayTls::Auto);
+        assert_eq!(noted(here, auto, here, ""), "");
+        assert_eq!(noted("[::1]:1", auto, "localhost:1", ""), "");
+        assert_eq!(noted(wide, auto, wide, "cert.pem"), "");
+        let both = noted(wide, auto, wide, "");
+        assert!(
+            both.contains("gateway.listen") && both.contains("broker.listen"),
+            "{both}"
+        );
+        let off = noted("[::]:1", GatewayTls::Off, "[::]:1", "cert.pem");
+        assert!(
+            off.contains("gateway.tls is off") && !off.contains("broker.listen"),
+            "{off}"
+        );
+    }
+}

@@ -4,9 +4,11 @@
 use super::Connection;
 use super::failure::Failure;
 use super::logging::Logging;
+use crate::broker::Links;
 use crate::config::{self, Config};
 use crate::node::processes::Announced;
 use crate::node::run::{Node, routes};
+use crate::node::sites;
 use crate::node::status::InForce;
 use crate::ops::systemd;
 use crate::routing::Routes;
@@ -43,6 +45,11 @@ impl Reloader {
                 tracing::warn!(%error, "site.state_dir takes no note of this process; roadcall config apply will not find it");
             })
             .ok();
+    }
+
+    /// What the broker of this process is linked to by what is in force.
+    pub(super) fn links(&self) -> Links {
+        sites::broker_links(&self.loaded)
     }
 
     /// Whether rules wait for `topology apply`.

@@ -344,6 +344,9 @@ async fn serve(
             () = stop.cancelled() => tracing::error!("a role can't go on, stopping"),
             _ = hangup.recv() => {
                 reloader.reload(node.as_ref()).await;
+                if let Some(broker) = broker.as_deref_mut().filter(|_| !config.is_hub()) {
+                    relink(broker, reloader.links());
+                }
                 certificates.look(gateway.as_ref(), broker.as_deref());
                 continue;
             }
@@ -393,5 +396,14 @@ async fn serve(
     tokio::select! {
         result = node.shutdown(config.engine.shutdown_grace.0) => result.map(|()| ExitCode::SUCCESS).map_err(Failure::from),
         _ = interrupt.recv() => Ok(ExitCode::from(130)),
+    }
+}
+
+/// A depot's authorities may be others by now.
+fn relink(broker: &mut broker::Running, links: broker::Links) {
+    match broker.relink(links) {
+        Ok(true) => tracing::info!("the broker has the hub's other authorities"),
+        Ok(false) => {}
+        Err(error) => tracing::error!(%error, "the broker keeps the hub's authorities that it had"),
     }
 }

@@ -1,15 +1,13 @@
-//! What types alone can't say of a configuration; the ranges of matching, sla and pricing are DOMAIN 5.11's.
+//! What types alone can't say of a configuration. Sections with a file of their own are checked there.
 
-use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use figment::value::{Dict, Value};
 
 use super::depots::{AUDIT, lists};
 use super::units::Span;
-use super::{Audit, BrokerMode, Config, GatewayTls, Payments, Problem, ProcessorName, Telephony};
-use crate::event::{Priority, Site};
+use super::{Audit, BrokerMode, Config, GatewayTls, Problem};
+use crate::event::Site;
 use crate::routing::parse_duration;
 
 /// Collects problems.
@@ -44,7 +42,7 @@ impl Check<'_> {
         }
     }
 
-    fn above_zero(&mut self, key: &str, value: f64) {
+    pub(super) fn above_zero(&mut self, key: &str, value: f64) {
         if !(value.is_finite() && value > 0.0) {
             self.refuse(key, format!("{value} is not above 0"), "");
         }
@@ -331,125 +329,6 @@ impl Check<'_> {
         self.within("snapshot.every", &secs, &(60..=30 * 86_400));
     }
 
-    fn matching(&mut self, config: &Config) {
-        let matching = &config.matching;
-        let weights = matching.weights.all();
-        for (name, weight) in weights {
-            self.within(&format!("matching.weights.{name}"), &weight, &(0.0..=1.0));
-        }
-        let sum: f64 = weights.iter().map(|(_, weight)| weight).sum();
-        if (sum - 1.0).abs() > 0.001 {
-            self.refuse(
-                "matching.weights",
-                format!("the weights sum to {sum:.3}, not to 1"),
-                "",
-            );
-        }
-        self.above_zero(
-            "matching.distance_scale_miles",
-            matching.distance_scale_miles,
-        );
-        self.above_zero(
-            "matching.default_radius_miles",
-            matching.default_radius_miles,
-        );
-        if matching
-            .max_radius_miles
-            .partial_cmp(&matching.default_radius_miles)
-            != Some(std::cmp::Ordering::Greater)
-        {
-            self.refuse(
-                "matching.max_radius_miles",
-                format!(
-                    "{} is not above matching.default_radius_miles",
-                    matching.max_radius_miles
-                ),
-                "",
-            );
-        }
-        let factor = matching.expansion_factor;
-        if !(factor > 1.0 && factor <= 2.0) {
-            self.refuse(
-                "matching.expansion_factor",
-                format!("{factor} is not above 1 and at most 2"),
-                "",
-            );
-        }
-        self.within("matching.rounds", &matching.rounds, &(1..=10));
-        self.within("matching.max_cycles", &matching.max_cycles, &(1..=10));
-        self.within(
-            "matching.offers_per_round",
-            &matching.offers_per_round,
-            &(1..=10),
-        );
-        // DOMAIN 5.11 says 30 to 600 s of what a person sets in the platform; shorter is for demonstrations.
-        let timeout = matching.offer_timeout;
-        self.within(
-            "matching.offer_timeout",
-            &timeout,
-            &(Span::secs(1)..=Span::secs(600)),
-        );
-    }
-
-    fn sla(&mut self, config: &Config) {
-        let tiers = &config.sla.tiers;
-        let names: BTreeSet<&str> = tiers.iter().map(|tier| tier.name.as_str()).collect();
-        let ranks: BTreeSet<u64> = tiers.iter().map(|tier| tier.rank).collect();
-        if names.len() < tiers.len() || ranks.len() < tiers.len() {
-            self.refuse("sla.tiers", "two tiers have one name or one rank", "");
-        }
-        for tier in tiers {
-            let name = &tier.name;
-            let mut wrong =
-                |what: &str| self.refuse("sla.tiers", format!("tier {name}: {what}"), "");
-            let minutes = |span: Span| span.0.as_secs() / 60;
-            let whole = |span: Span| span.0.as_millis().is_multiple_of(60_000);
-            if !(whole(tier.response) && (1..=120).contains(&minutes(tier.response))) {
-                wrong("response is not from 1m to 120m in whole minutes");
-            }
-            if !(whole(tier.arrival) && (1..=240).contains(&minutes(tier.arrival))) {
-                wrong("arrival is not from 1m to 240m in whole minutes");
-            }
-            if tier.arrival <= tier.response {
-                wrong("arrival is not later than response");
-            }
-            if !(tier.multiplier > 0.0 && tier.multiplier <= 5.0) {
-                wrong("multiplier is not above 0 and at most 5");
-            }
-            if !(1..=10).contains(&tier.rank) {
-                wrong("rank is not from 1 to 10");
-            }
-        }
-        for priority in Priority::ALL {
-            let holders = tiers
-                .iter()
-                .flat_map(|tier| &tier.priorities)
-                .filter(|held| *held == priority)
-                .count();
-            if holders != 1 {
-                self.refuse(
-                    "sla.tiers",
-                    format!("priority {priority} is in {holders} tiers, it belongs to exactly one"),
-                    "",
-                );
-            }
-        }
-    }
-
-    fn pricing(&mut self, config: &Config) {
-        let pricing = &config.pricing;
-        for (name, cents) in [
-            ("tire_cents", pricing.tire_cents),
-            ("engine_cents", pricing.engine_cents),
-            ("tow_cents", pricing.tow_cents),
-            ("per_mile_cents", pricing.per_mile_cents),
-        ] {
-            if cents == 0 {
-                self.refuse(&format!("pricing.{name}"), "0 is not above 0", "");
-            }
-        }
-    }
-
     fn auth(&mut self, config: &Config) {
         let auth = &config.auth;
         let (minute, hour) = (Span::secs(60), Span::secs(3600));
@@ -464,64 +343,6 @@ impl Check<'_> {
             &auth.key_life,
             &(Span::days(1)..=Span::days(365)),
         );
-    }
-
-    fn payments(&mut self, payments: &Payments) {
-        let stripe = &payments.stripe;
-        for (name, given, file) in [
-            ("secret_key", &stripe.secret_key, &stripe.secret_key_file),
-            (
-                "webhook_secret",
-                &stripe.webhook_secret,
-                &stripe.webhook_secret_file,
-            ),
-        ] {
-            let key = format!("payments.stripe.{name}");
-            if !given.is_empty() && !file.is_empty() {
-                let help = "leave one of the two out";
-                self.refuse(&key, format!("{name}_file is given as well"), help);
-            }
-            let needed = payments.processor == ProcessorName::Stripe;
-            if needed && given.is_empty() && file.is_empty() {
-                let message = "is needed with payments.processor = \"stripe\"";
-                let help = format!("name a file in payments.stripe.{name}_file");
-                self.refuse(&key, message, &help);
-            }
-        }
-        let url = &stripe.base_url;
-        if !sound_address(url) || url.ends_with('/') {
-            self.refuse(
-                "payments.stripe.base_url",
-                format!("'{url}' is no https:// address without a slash at its end"),
-                "",
-            );
-        }
-        let hour = Span::secs(3600);
-        for (key, span) in [
-            ("payments.stripe.call_timeout", stripe.call_timeout),
-            ("payments.stripe.retry_base", stripe.retry_base),
-            ("payments.stripe.retry_cap", stripe.retry_cap),
-            ("payments.resubmit_after", payments.resubmit_after),
-        ] {
-            self.within(key, &span, &(Span(Duration::from_millis(1))..=hour));
-        }
-        let waits = &payments.reconcile;
-        if waits.is_empty() || waits.iter().any(|wait| wait.0.is_zero()) {
-            let help = "write at least one duration above 0";
-            self.refuse("payments.reconcile", "is no list of waits", help);
-        }
-    }
-
-    fn telephony(&mut self, telephony: &Telephony) {
-        let url = &telephony.summariser_url;
-        if !url.is_empty() && !sound_address(url) {
-            // The address may have a password in it.
-            let help = "leave it empty for summaries by rules";
-            self.refuse("telephony.summariser_url", "is no https:// address", help);
-        }
-        let wait = telephony.intake_wait;
-        let range = Span(std::time::Duration::from_millis(1))..=Span::secs(3600);
-        self.within("telephony.intake_wait", &wait, &range);
     }
 
     /// The filter's own reader takes any word for a target's name, so that `inof` would silence everything.
@@ -546,7 +367,21 @@ impl Check<'_> {
 }
 
 /// Whether requests to this address are encrypted, or do not leave the machine.
-fn sound_address(url: &str) -> bool {
-    let local = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
-    url.starts_with("https://") || local.iter().any(|at| url.starts_with(at))
+pub(super) fn sound_address(url: &str) -> bool {
+    let (encrypted, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
+        (Some(rest), _) => (true, rest),
+        (_, Some(rest)) => (false, rest),
+        _ => return false,
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.is_empty() || url.contains(char::is_whitespace) {
+        return false;
+    }
+    // What stands before an @ is a user, not the host: http://localhost:x@elsewhere.example goes elsewhere.
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port),
+        _ => (authority, ""),
+    };
+    let here = ["127.0.0.1", "localhost", "[::1]"].contains(&host);
+    encrypted || (here && port.bytes().all(|byte| byte.is_ascii_digit()))
 }

@@ -9,6 +9,7 @@ use super::{Config, as_dict, flatten, mask, secret, show};
 /// Keys and sections that can change live; rules are judged one by one by `routing`.
 const LIVE: &[&str] = &[
     "site.fleet",
+    "hub.ca",
     "rules.file",
     "incident.",
     "matching.",
@@ -61,7 +62,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
         .map(|key| Change {
             from: at(&was, &key).unwrap_or_default(),
             to: at(&is, &key).unwrap_or_default(),
-            live: is_live(&key),
+            live: is_live(old, new, &key),
             key,
         })
         .collect()
@@ -81,8 +82,10 @@ fn shown(config: &Config) -> BTreeMap<String, String> {
     values
 }
 
-fn is_live(key: &str) -> bool {
-    LIVE.iter().any(|live| key.starts_with(live))
+fn is_live(old: &Config, new: &Config, key: &str) -> bool {
+    // A link that is in the clear does not become one in TLS, nor the other way.
+    let turns = key == "hub.ca" && old.hub.ca.is_empty() != new.hub.ca.is_empty();
+    !turns && LIVE.iter().any(|live| key.starts_with(live))
 }
 
 /// Sorts the differences between `old` and `new`.
@@ -90,9 +93,12 @@ fn is_live(key: &str) -> bool {
 pub fn reload(old: &Config, new: &Config) -> Reload {
     let (taken, refused) = differences(old, new)
         .into_iter()
-        .partition(|key| is_live(key));
+        .partition(|key| is_live(old, new, key));
     let mut config = old.clone();
     config.site.fleet.clone_from(&new.site.fleet);
+    if is_live(old, new, "hub.ca") {
+        config.hub.ca.clone_from(&new.hub.ca);
+    }
     config.rules = new.rules.clone();
     config.incident = new.incident.clone();
     config.matching = new.matching.clone();
@@ -170,8 +176,11 @@ mod tests {
     /// A key named live that [`reload`] forgets to copy would be told as taken and never be in force.
     #[test]
     fn every_live_section_is_copied() {
-        let mut new = Config::default();
+        let mut old = Config::default();
+        old.hub.ca = "w".to_owned();
+        let mut new = old.clone();
         new.site.fleet = "x".to_owned();
+        new.hub.ca = "x".to_owned();
         new.rules.file = "x".to_owned();
         new.incident.arrival_min = Span::secs(1);
         new.matching.rounds = 9;
@@ -187,7 +196,10 @@ mod tests {
         new.log.level = "warn".to_owned();
         new.engine.retry_delay = Span::secs(1);
         new.engine.not_yet_max = Span::secs(1);
-        let reload = reload(&Config::default(), &new);
+        let turned = reload(&Config::default(), &new);
+        assert_eq!(turned.refused, ["hub.ca"]);
+        assert_eq!(turned.config.hub.ca, "");
+        let reload = reload(&old, &new);
         assert!(reload.refused.is_empty(), "{reload:?}");
         assert_eq!(reload.taken.len(), LIVE.len());
         assert_eq!(reload.config, new);

@@ -1,9 +1,13 @@
 //! The numbers of matching, service levels and prices (DOMAIN 5.11). They hold until the platform's own configuration
 //! says otherwise, and can be changed live (SIGHUP).
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Config;
+use super::check::Check;
 use super::units::Span;
 use crate::event::Priority;
 
@@ -156,6 +160,127 @@ impl Default for Pricing {
             engine_cents: 20_000,
             tow_cents: 25_000,
             per_mile_cents: 350,
+        }
+    }
+}
+
+impl Check<'_> {
+    pub(super) fn matching(&mut self, config: &Config) {
+        let matching = &config.matching;
+        let weights = matching.weights.all();
+        for (name, weight) in weights {
+            self.within(&format!("matching.weights.{name}"), &weight, &(0.0..=1.0));
+        }
+        let sum: f64 = weights.iter().map(|(_, weight)| weight).sum();
+        if (sum - 1.0).abs() > 0.001 {
+            self.refuse(
+                "matching.weights",
+                format!("the weights sum to {sum:.3}, not to 1"),
+                "",
+            );
+        }
+        self.above_zero(
+            "matching.distance_scale_miles",
+            matching.distance_scale_miles,
+        );
+        self.above_zero(
+            "matching.default_radius_miles",
+            matching.default_radius_miles,
+        );
+        if matching
+            .max_radius_miles
+            .partial_cmp(&matching.default_radius_miles)
+            != Some(std::cmp::Ordering::Greater)
+        {
+            self.refuse(
+                "matching.max_radius_miles",
+                format!(
+                    "{} is not above matching.default_radius_miles",
+                    matching.max_radius_miles
+                ),
+                "",
+            );
+        }
+        let factor = matching.expansion_factor;
+        if !(factor > 1.0 && factor <= 2.0) {
+            self.refuse(
+                "matching.expansion_factor",
+                format!("{factor} is not above 1 and at most 2"),
+                "",
+            );
+        }
+        self.within("matching.rounds", &matching.rounds, &(1..=10));
+        self.within("matching.max_cycles", &matching.max_cycles, &(1..=10));
+        self.within(
+            "matching.offers_per_round",
+            &matching.offers_per_round,
+            &(1..=10),
+        );
+        // DOMAIN 5.11 says 30 to 600 s of what a person sets in the platform; shorter is for demonstrations.
+        let timeout = matching.offer_timeout;
+        self.within(
+            "matching.offer_timeout",
+            &timeout,
+            &(Span::secs(1)..=Span::secs(600)),
+        );
+    }
+
+    pub(super) fn sla(&mut self, config: &Config) {
+        let tiers = &config.sla.tiers;
+        let names: BTreeSet<&str> = tiers.iter().map(|tier| tier.name.as_str()).collect();
+        let ranks: BTreeSet<u64> = tiers.iter().map(|tier| tier.rank).collect();
+        if names.len() < tiers.len() || ranks.len() < tiers.len() {
+            self.refuse("sla.tiers", "two tiers have one name or one rank", "");
+        }
+        for tier in tiers {
+            let name = &tier.name;
+            let mut wrong =
+                |what: &str| self.refuse("sla.tiers", format!("tier {name}: {what}"), "");
+            let minutes = |span: Span| span.0.as_secs() / 60;
+            let whole = |span: Span| span.0.as_millis().is_multiple_of(60_000);
+            if !(whole(tier.response) && (1..=120).contains(&minutes(tier.response))) {
+                wrong("response is not from 1m to 120m in whole minutes");
+            }
+            if !(whole(tier.arrival) && (1..=240).contains(&minutes(tier.arrival))) {
+                wrong("arrival is not from 1m to 240m in whole minutes");
+            }
+            if tier.arrival <= tier.response {
+                wrong("arrival is not later than response");
+            }
+            if !(tier.multiplier > 0.0 && tier.multiplier <= 5.0) {
+                wrong("multiplier is not above 0 and at most 5");
+            }
+            if !(1..=10).contains(&tier.rank) {
+                wrong("rank is not from 1 to 10");
+            }
+        }
+        for priority in Priority::ALL {
+            let holders = tiers
+                .iter()
+                .flat_map(|tier| &tier.priorities)
+                .filter(|held| *held == priority)
+                .count();
+            if holders != 1 {
+                self.refuse(
+                    "sla.tiers",
+                    format!("priority {priority} is in {holders} tiers, it belongs to exactly one"),
+                    "",
+                );
+            }
+        }
+    }
+
+    pub(super) fn pricing(&mut self, config: &Config) {
+        let pricing = &config.pricing;
+        for (name, cents) in [
+            ("tire_cents", pricing.tire_cents),
+            ("engine_cents", pricing.engine_cents),
+            ("tow_cents", pricing.tow_cents),
+            ("per_mile_cents", pricing.per_mile_cents),
+        ] {
+            if cents == 0 {
+                self.refuse(&format!("pricing.{name}"), "0 is not above 0", "");
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::Check;
+use super::check::{Check, sound_address};
 use super::units::Span;
 use crate::event::Email;
 
@@ -137,7 +137,7 @@ impl Check<'_> {
         }
         self.address("link_base", &section.link_base);
         if section.sms == SmsDriver::Twilio {
-            self.address("sms_url", &section.sms_url);
+            self.service("sms_url", &section.sms_url);
             self.needed("sms_account", &section.sms_account, "sms = \"twilio\"");
             self.needed("sms_from", &section.sms_from, "sms = \"twilio\"");
             self.secret(
@@ -177,7 +177,7 @@ impl Check<'_> {
             );
         }
         if section.push == PushDriver::Webhook {
-            self.address("push_url", &section.push_url);
+            self.service("push_url", &section.push_url);
             self.secret(
                 "push_secret",
                 &section.push_secret,
@@ -213,6 +213,17 @@ impl Check<'_> {
             self.refuse(
                 &format!("notifications.{name}"),
                 format!("'{value}' is no http:// or https:// address"),
+                "",
+            );
+        }
+    }
+
+    /// Where secrets and what people are told go.
+    fn service(&mut self, name: &str, value: &str) {
+        if !sound_address(value) {
+            self.refuse(
+                &format!("notifications.{name}"),
+                format!("'{value}' is no https:// address; http:// is for a service on this machine alone"),
                 "",
             );
         }

@@ -1,10 +1,12 @@
 //! How payments are made (DOMAIN 5.5).
 
 use std::path::Path;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::check::{Check, sound_address};
 use super::units::Span;
 
 /// The role payments.
@@ -126,5 +128,53 @@ fn secret_in(path: &Path) -> Result<String, String> {
     match text.trim() {
         "" => Err(format!("{} is empty", path.display())),
         secret => Ok(secret.to_owned()),
+    }
+}
+
+impl Check<'_> {
+    pub(super) fn payments(&mut self, payments: &Payments) {
+        let stripe = &payments.stripe;
+        for (name, given, file) in [
+            ("secret_key", &stripe.secret_key, &stripe.secret_key_file),
+            (
+                "webhook_secret",
+                &stripe.webhook_secret,
+                &stripe.webhook_secret_file,
+            ),
+        ] {
+            let key = format!("payments.stripe.{name}");
+            if !given.is_empty() && !file.is_empty() {
+                let help = "leave one of the two out";
+                self.refuse(&key, format!("{name}_file is given as well"), help);
+            }
+            let needed = payments.processor == ProcessorName::Stripe;
+            if needed && given.is_empty() && file.is_empty() {
+                let message = "is needed with payments.processor = \"stripe\"";
+                let help = format!("name a file in payments.stripe.{name}_file");
+                self.refuse(&key, message, &help);
+            }
+        }
+        let url = &stripe.base_url;
+        if !sound_address(url) || url.ends_with('/') {
+            self.refuse(
+                "payments.stripe.base_url",
+                format!("'{url}' is no https:// address without a slash at its end"),
+                "",
+            );
+        }
+        let hour = Span::secs(3600);
+        for (key, span) in [
+            ("payments.stripe.call_timeout", stripe.call_timeout),
+            ("payments.stripe.retry_base", stripe.retry_base),
+            ("payments.stripe.retry_cap", stripe.retry_cap),
+            ("payments.resubmit_after", payments.resubmit_after),
+        ] {
+            self.within(key, &span, &(Span(Duration::from_millis(1))..=hour));
+        }
+        let waits = &payments.reconcile;
+        if waits.is_empty() || waits.iter().any(|wait| wait.0.is_zero()) {
+            let help = "write at least one duration above 0";
+            self.refuse("payments.reconcile", "is no list of waits", help);
+        }
     }
 }

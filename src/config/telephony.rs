@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::check::{Check, sound_address};
 use super::units::Span;
 
 /// The role telephony.
@@ -24,5 +25,19 @@ impl Default for Telephony {
             summariser_url: String::new(),
             intake_wait: Span::secs(60),
         }
+    }
+}
+
+impl Check<'_> {
+    pub(super) fn telephony(&mut self, telephony: &Telephony) {
+        let url = &telephony.summariser_url;
+        if !url.is_empty() && !sound_address(url) {
+            // The address may have a password in it.
+            let help = "leave it empty for summaries by rules";
+            self.refuse("telephony.summariser_url", "is no https:// address", help);
+        }
+        let wait = telephony.intake_wait;
+        let range = Span(std::time::Duration::from_millis(1))..=Span::secs(3600);
+        self.within("telephony.intake_wait", &wait, &range);
     }
 }

@@ -369,6 +369,8 @@ fn spans_leave_this_machine_by_https_alone() {
     for url in [
         "http://collector.example:4318",
         "http://localhost.example",
+        "http://127.0.0.1.example:4318",
+        "http://localhost:4318@collector.example",
         "https://",
         "collector:4317",
     ] {
@@ -382,4 +384,18 @@ fn spans_leave_this_machine_by_https_alone() {
         row(&loaded, "trace.otlp_url").0,
         "https://***@collector.example"
     );
+}
+
+#[test]
+fn messages_leave_this_machine_by_https_alone() {
+    let of = |sms: &str, push: &str| {
+        load(&format!(
+            "[notifications]\nsms = 'twilio'\nsms_url = '{sms}'\nsms_account = 'a'\nsms_token = 't'\nsms_from = '+15550001'\n\
+             push = 'webhook'\npush_url = '{push}'\npush_secret = 'whsec_aGlkZGVu'"
+        ))
+    };
+    of("https://api.example", "http://localhost:9000/push").expect("valid");
+    let wrong = of("http://sms.example", "http://push.example").expect_err("in the clear");
+    let keys: Vec<&str> = wrong.iter().map(|problem| problem.key.as_str()).collect();
+    assert_eq!(keys, ["notifications.sms_url", "notifications.push_url"]);
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::Check;
+use super::check::{Check, sound_address};
 
 /// Traces to an OpenTelemetry collector.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -56,15 +56,7 @@ impl Trace {
 impl Check<'_> {
     pub(super) fn trace(&mut self, trace: &Trace) {
         let url = &trace.otlp_url;
-        let local = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
-        let host = |rest: &str| matches!(rest.bytes().next(), None | Some(b':' | b'/'));
-        let sound = url
-            .strip_prefix("https://")
-            .is_some_and(|rest| !rest.is_empty())
-            || local
-                .iter()
-                .any(|at| url.strip_prefix(at).is_some_and(host));
-        if !url.is_empty() && !sound {
+        if !url.is_empty() && !sound_address(url) {
             self.refuse(
                 "trace.otlp_url",
                 "is no https:// address; http:// is for a collector on this machine alone",

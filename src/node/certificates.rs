@@ -33,7 +33,7 @@ pub fn look(config: &Config, now: Ts) -> Vec<Standing> {
         (key, Some(path.clone()), text, of)
     });
     let ca = hub.ca.clone();
-    let inline = (!ca.is_empty()).then(|| ("hub.ca", None, Ok(ca), Of::Authorities));
+    let inline = (!ca.is_empty()).then_some(("hub.ca", None, Ok(ca), Of::Authorities));
     of_files
         .chain(inline)
         .map(|(key, file, text, of)| Standing {

@@ -153,7 +153,11 @@ impl Measuring {
         (measured, depths)
     }
 
-    fn certificates(&self) -> Vec<CertificateMeasure> {
+    fn certificates(&mut self) -> Vec<CertificateMeasure> {
+        let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        // A reload may have brought another one.
+        self.inquiry.config.hub.ca.clone_from(&in_force.hub_ca);
+        drop(in_force);
         let found = certificates::look(&self.inquiry.config, self.clock.now());
         let measure = |found: certificates::Standing| CertificateMeasure {
             certificate: found.key.to_owned(),

@@ -182,6 +182,9 @@ pub struct InForce {
     pub fleet: String,
     /// Keys whose files say something else by now, and that wait for a restart.
     pub waiting_for_restart: Vec<String>,
+    /// The authorities of the hub, for this process alone: how long they are good for is measured.
+    #[serde(skip)]
+    pub hub_ca: String,
 }
 
 impl InForce {
@@ -193,6 +196,7 @@ impl InForce {
             config_digest: config.digest(),
             fleet: config.site.fleet.clone(),
             waiting_for_restart,
+            hub_ca: config.hub.ca.clone(),
         }
     }
 }

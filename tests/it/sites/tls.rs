@@ -11,11 +11,17 @@ use rustls::pki_types::pem::PemObject as _;
 
 use super::ledger::account;
 use super::place::{PATIENCE, Place};
+use super::wire::Weather;
 use super::{Sites, add, publish};
 use crate::support::eventually_within;
 
 /// A hub with an authority and a certificate for 127.0.0.1 of its own.
 async fn hub() -> (Sites, PathBuf) {
+    hub_as("all", "").await
+}
+
+/// The same with these roles, and these lines about its HTTP door.
+async fn hub_as(roles: &'static str, gateway: &str) -> (Sites, PathBuf) {
     let mut sites = Sites::hub().await;
     sites.hub.kill();
     let dir = sites.hub.dir.join("certs");
@@ -28,7 +34,9 @@ async fn hub() -> (Sites, PathBuf) {
         .collect();
     let file = sites.hub.dir.join("roadcall.toml");
     let text = std::fs::read_to_string(&file).expect("read");
+    let text = text.replace("[gateway]\n", &format!("[gateway]\n{gateway}"));
     std::fs::write(&file, format!("{text}[tls]\n{lines}")).expect("written");
+    sites.hub.roles = roles;
     sites.hub.start();
     sites.hub.ready().await;
     (sites, dir)
@@ -185,11 +193,14 @@ async fn a_certificate_that_is_not_to_be_believed_gets_one_sentence() {
     sites.settle().await;
 }
 
-/// A handshake with the hub's door; gives the certificate that was shown.
-fn shown(sites: &Sites, ca: &Path) -> Vec<u8> {
+/// A handshake with who listens there; gives the certificate that was shown.
+fn shown(port: u16, ca: &Path) -> Vec<u8> {
     let mut session = session(ca, &rustls::version::TLS13);
-    let mut socket = TcpStream::connect(("127.0.0.1", sites.wire.port)).expect("connected");
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).expect("connected");
     let mut stream = rustls::Stream::new(&mut session, &mut socket);
+    // A broker speaks first, a web server when it is asked.
+    let asked = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: hub\r\n\r\n");
+    asked.expect("a handshake");
     let mut first = [0];
     stream.read_exact(&mut first).expect("somebody speaks");
     let chain = session.peer_certificates().expect("shown");
@@ -198,7 +209,7 @@ fn shown(sites: &Sites, ca: &Path) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_renewed_certificate_is_shown_without_a_restart_and_links_stay() {
-    let (mut sites, certs) = hub().await;
+    let (mut sites, certs) = hub_as("all,gateway", "tls = 'on'\n").await;
     depot(&mut sites).await;
     account(&sites.depots[0], 1);
     account(&sites.hub, 101);
@@ -211,7 +222,15 @@ async fn a_renewed_certificate_is_shown_without_a_restart_and_links_stay() {
         let cert = rustls::pki_types::CertificateDer::from_pem_file(file).expect("a certificate");
         cert.to_vec()
     };
-    let first = shown(&sites, &ca);
+    let text = std::fs::read_to_string(sites.hub.dir.join("roadcall.toml")).expect("read");
+    let door = text
+        .split("[gateway]")
+        .nth(1)
+        .and_then(|part| part.split('\'').nth(3));
+    let door = door.and_then(|listen| listen.rsplit(':').next()?.parse().ok());
+    let door: u16 = door.expect("a port");
+    let first = shown(sites.wire.port, &ca);
+    assert_eq!(shown(door, &ca), first);
     assert_eq!(first, on_file());
     let links = || sites.wire.connections.load(Ordering::SeqCst);
 
@@ -222,7 +241,11 @@ async fn a_renewed_certificate_is_shown_without_a_restart_and_links_stay() {
     let looks = std::cell::Cell::new(0);
     eventually_within(PATIENCE, "the new certificate to be shown", || async {
         looks.set(looks.get() + 1);
-        (shown(&sites, &ca) == on_file()).then_some(())
+        (shown(sites.wire.port, &ca) == on_file()).then_some(())
+    })
+    .await;
+    eventually_within(PATIENCE, "the door to show it", || async {
+        (shown(door, &ca) == on_file()).then_some(())
     })
     .await;
     // Half a pair changes nothing, and is told once, also on SIGHUP.
@@ -240,7 +263,52 @@ async fn a_renewed_certificate_is_shown_without_a_restart_and_links_stay() {
     }
     sites.settle().await;
     looks.set(looks.get() + 1);
-    assert_eq!(shown(&sites, &ca), on_file());
+    assert_eq!(shown(sites.wire.port, &ca), on_file());
     assert_eq!(links() - before, looks.get(), "the depot's link stayed");
     assert_eq!(said(&sites.hub.log()), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_depot_believes_the_hubs_new_authority_without_a_restart() {
+    let (mut sites, certs) = hub().await;
+    depot(&mut sites).await;
+    account(&sites.depots[0], 1);
+    account(&sites.hub, 101);
+    sites.settle().await;
+    let other = sites.hub.dir.join("other");
+    init(&sites.hub, &other, "127.0.0.1", &[]);
+    for name in ["ca.pem", "hub.key", "hub.pem"] {
+        std::fs::copy(other.join(name), certs.join(name)).expect("copied");
+    }
+    let file = rustls::pki_types::CertificateDer::from_pem_file(certs.join("hub.pem"));
+    let file = file.expect("a certificate").to_vec();
+    let ca = other.join("ca.pem");
+    eventually_within(PATIENCE, "the hub to show it", || async {
+        let mut session = session(&ca, &rustls::version::TLS13);
+        let mut socket = TcpStream::connect(("127.0.0.1", sites.wire.port)).expect("connected");
+        // Of the authority before it is not to be believed.
+        let _ = rustls::Stream::new(&mut session, &mut socket).flush();
+        let chain = session.peer_certificates()?;
+        (chain[0].to_vec() == file).then_some(())
+    })
+    .await;
+    let refusals = |log: &str| log.matches("not signed by an authority").count();
+    sites.wire.set(Weather::Cut);
+    sites.wire.set(Weather::Clear);
+    eventually_within(PATIENCE, "the depot to refuse it", || async {
+        (refusals(&sites.depots[0].log()) > 0).then_some(())
+    })
+    .await;
+
+    let depot = &sites.depots[0];
+    sites.hub.json(&add("depot-a", depot));
+    depot.hang_up();
+    eventually_within(PATIENCE, "the depot to take it", || async {
+        let log = depot.log();
+        log.contains("hub.ca changed").then_some(())
+    })
+    .await;
+    account(depot, 2);
+    sites.settle().await;
+    assert!(!sites.depots[0].log().contains("needs a restart"));
 }
