@@ -1,12 +1,12 @@
 //! Personal data sealed for each person (DOMAIN 3.2): real processes, each role with its own state directory, so that keys come
 //! by command and from nowhere else.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::eventually;
 use crate::support::processes::Processes;
+use crate::support::{eventually, free_port, nats_server};
 use roadcall::bus::{Bus, EVENTS};
 
 const PHONE: &str = "+12125550147";
@@ -214,4 +214,246 @@ async fn a_role_without_business_with_it_gets_no_key_and_that_is_in_the_ledger()
     let (code, answer, words) = ask("key.of.incident");
     assert_eq!(code, Some(0), "{words}");
     assert!(answer["key"]["key"].is_string(), "{answer}");
+}
+
+/// What the demo left, run again: the broker in one process and the roles in another, so that each can be stopped alone.
+struct Kept {
+    dir: tempfile::TempDir,
+    running: Vec<(&'static str, std::process::Child)>,
+}
+
+impl Kept {
+    /// After a whole demo of so many incidents.
+    fn of_demo(incidents: u32) -> Self {
+        let kept = Self {
+            dir: tempfile::tempdir().expect("a directory"),
+            running: Vec::new(),
+        };
+        let port = free_port();
+        let text = format!(
+            "[site]\nstate_dir = '{}'\n[bus]\nurl = 'nats://127.0.0.1:{port}'\n[broker]\nmode = 'external'\nbinary = '{}'\nlisten = \
+             '127.0.0.1:{port}'\n[privacy]\nseal = true\n[log]\nlevel = 'debug'\n",
+            kept.state().display(),
+            nats_server().display()
+        );
+        std::fs::write(kept.dir.path().join("roadcall.toml"), text).expect("written");
+        let state = kept.state().display().to_string();
+        let count = incidents.to_string();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_roadcall"));
+        let output = command
+            .env_clear()
+            .env("PATH", nats_server().parent().expect("a folder"))
+            .args([
+                "demo",
+                "--incidents",
+                &count,
+                "--pace",
+                "1000",
+                "--keep",
+                &state,
+                "--json",
+            ])
+            .output()
+            .expect("runs");
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{words}");
+        std::fs::write(kept.dir.path().join("demo.ndjson"), output.stdout).expect("written");
+        kept
+    }
+
+    fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    fn roadcall(&self, arguments: &[&str]) -> std::process::Command {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_roadcall"));
+        command
+            .env_clear()
+            .arg("--config")
+            .arg(self.dir.path().join("roadcall.toml"))
+            .args(arguments)
+            .stdin(std::process::Stdio::null());
+        command
+    }
+
+    fn good(&self, arguments: &[&str]) -> String {
+        let output = self.roadcall(arguments).output().expect("runs");
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {words}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.good(arguments)).expect("JSON")
+    }
+
+    fn call(&self, command: &str, body: &Value) -> Value {
+        self.json(&["call", command, &body.to_string(), "--json"])
+    }
+
+    async fn start(&mut self, what: &'static str) {
+        let path = self.dir.path().join(format!("{what}.log"));
+        let log = std::fs::File::create(&path).expect("a log");
+        let child = self
+            .roadcall(&["--role", what])
+            .stdout(std::process::Stdio::null())
+            .stderr(log)
+            .spawn();
+        self.running.push((what, child.expect("started")));
+        eventually("it is ready", || async {
+            let log = std::fs::read_to_string(&path).ok()?;
+            assert!(!log.contains("error["), "{log}");
+            log.contains(r#""message":"ready""#).then_some(())
+        })
+        .await;
+    }
+
+    fn stop(&mut self) {
+        let (_, mut child) = self.running.pop().expect("runs");
+        let pid = i32::try_from(child.id()).expect("a process id");
+        let pid = rustix::process::Pid::from_raw(pid).expect("not zero");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("sent");
+        assert!(child.wait().expect("ended").success());
+    }
+
+    /// No file has any of these, but those that the test itself asked for.
+    fn nowhere(&self, needles: &[String]) {
+        for needle in needles {
+            let found = files_with(self.dir.path(), needle);
+            assert!(found.is_empty(), "{needle} is in {found:?}");
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        for (_, child) in &mut self.running {
+            // Ended already is as good.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn exported(site: &Kept, subject: &str) -> String {
+    site.good(&["privacy", "export", "--subject", subject])
+}
+
+/// What reports say, as it is printed.
+fn reports(site: &Kept) -> Vec<String> {
+    let until = "2099-01-01T00:00:00Z";
+    [
+        &["report", "kpis", "--until", until, "--json"][..],
+        &["report", "incidents", "--json"],
+        &["report", "export", "--format", "csv"],
+    ]
+    .iter()
+    .map(|arguments| site.good(arguments))
+    .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_whole_demo_nothing_personal_is_in_any_file_and_who_is_erased_is_unreadable_everywhere()
+ {
+    let mut site = Kept::of_demo(3);
+    site.start("broker").await;
+    site.start("all").await;
+    let incidents = site.call("incident.list", &json!({ "status": "closed" }));
+    let incidents = incidents["items"].as_array().expect("a page").clone();
+    assert_eq!(incidents.len(), 3, "{incidents:?}");
+    let mut needles = vec![
+        "shoulder of the highway".to_owned(),
+        "15550009999".to_owned(),
+    ];
+    for n in 1..=3 {
+        needles.extend([format!("1555000000{n}"), format!("1556000000{n}")]);
+    }
+    for incident in &incidents {
+        let place = &incident["location"];
+        assert!(place["lat"].is_f64(), "who may see it sees it: {incident}");
+        needles.push(place["lat"].to_string());
+    }
+    let driver = incidents[0]["driverId"].as_str().expect("an id").to_owned();
+    let incident = incidents[0]["incidentId"].clone();
+    let his_place = incidents[0]["location"]["lat"].to_string();
+    for role in roadcall::role::RoleName::BUILT {
+        site.good(&["snapshot", "create", "--role", role.as_str()]);
+    }
+    let archive = site.dir.path().join("archive.ndjson").display().to_string();
+    site.good(&["archive", "export", "--from-seq", "1", "--out", &archive]);
+    std::fs::write(
+        site.dir.path().join("letters"),
+        site.good(&["dlq", "list", "--json"]),
+    )
+    .expect("written");
+    std::fs::write(site.dir.path().join("facts"), reports(&site).concat()).expect("written");
+    site.nowhere(&needles);
+
+    // What is shown to those who may see it: afterwards it must be gone for him, and nobody else.
+    let mine = exported(&site, &driver);
+    assert!(mine.contains(&his_place), "{mine}");
+    let before = reports(&site);
+    let erased = site.json(&["privacy", "erase", "--subject", &driver, "--yes", "--json"]);
+    assert!(erased["keysDestroyed"].as_u64() >= Some(1), "{erased}");
+    assert!(!exported(&site, &driver).contains(&his_place));
+    settled(&site).await;
+    assert_eq!(reports(&site), before, "no report changes");
+    site.good(&["archive", "verify"]);
+    site.good(&["audit"]);
+    site.good(&["ledger", "verify"]);
+    let other = site.call(
+        "incident.get",
+        &json!({ "incidentId": incidents[1]["incidentId"] }),
+    );
+    assert_eq!(other["location"], incidents[1]["location"]);
+
+    // A replay of everything, and databases from before.
+    site.good(&[
+        "replay",
+        "start",
+        "--queue",
+        "incident-queue",
+        "--from-seq",
+        "1",
+        "--mode",
+        "force",
+        "--wait",
+    ]);
+    let seen = site.call("incident.get", &json!({ "incidentId": incident }));
+    assert!(!seen.to_string().contains(&his_place), "{seen}");
+    site.stop();
+    for role in [
+        "incident",
+        "match",
+        "tracking",
+        "telephony",
+        "notifications",
+        "auth",
+    ] {
+        site.good(&["snapshot", "restore", "--role", role, "--yes"]);
+    }
+    site.start("all").await;
+    settled(&site).await;
+    let seen = site.call("incident.get", &json!({ "incidentId": incident }));
+    assert!(!seen.to_string().contains(&his_place), "{seen}");
+    assert!(!exported(&site, &driver).contains(&his_place));
+    let letters = site.json(&["dlq", "list", "--json"]);
+    assert_eq!(letters.as_array().map(Vec::len), Some(0), "{letters}");
+    let other = site.call(
+        "incident.get",
+        &json!({ "incidentId": incidents[1]["incidentId"] }),
+    );
+    assert_eq!(other["location"], incidents[1]["location"]);
+    site.nowhere(&needles);
+}
+
+/// Waits until every queue is empty.
+async fn settled(site: &Kept) {
+    eventually("the queues drain", || async {
+        let queues = site.json(&["queue", "list", "--json"]);
+        let queues = queues.as_array().cloned().unwrap_or_default();
+        let empty = queues.iter().all(|queue| queue["depth"] == 0);
+        (!queues.is_empty() && empty).then_some(())
+    })
+    .await;
 }

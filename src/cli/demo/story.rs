@@ -65,9 +65,22 @@ fn address(phone: &str) -> String {
     format!("demo-{}@roadcall.example", phone.trim_start_matches('+'))
 }
 
+fn name(phone: &str) -> String {
+    format!("Demo {}", phone.trim_start_matches('+'))
+}
+
+/// Where the truck stands: some twenty meters from where the vendor's drive ends.
+fn beside(end: Point) -> Point {
+    Point {
+        lat: (end.lat + 0.000_183).min(90.0),
+        ..end
+    }
+}
+
 /// Makes an account; gives its id.
 async fn account(client: &Client, role: &str, phone: &str) -> Result<String, Failure> {
-    let body = json!({ "role": role, "phone": phone, "email": address(phone), "name": "Demo" });
+    let body =
+        json!({ "role": role, "phone": phone, "email": address(phone), "name": name(phone) });
     let made = client.call("auth.create_user", &body).await?;
     Ok(made["userId"].as_str().unwrap_or_default().to_owned())
 }
@@ -137,7 +150,7 @@ impl Script<'_> {
         let Self {
             client, patience, ..
         } = self;
-        let goal = cast.path[cast.path.len() - 1].1;
+        let goal = beside(cast.path[cast.path.len() - 1].1);
         let as_vendor = client.acting(&format!("vendor:{}", cast.vendor));
         let called = Clock.now();
         let call = Call {
@@ -294,7 +307,7 @@ fn profile(n: u32, place: Point) -> Value {
         .map(|name| ((*name).to_owned(), day.clone()))
         .collect();
     json!({
-        "businessName": format!("Tire Service {}", n + 1), "contactName": "Demo", "phone": phone, "email": address(&phone),
+        "businessName": format!("Tire Service {}", n + 1), "contactName": name(&phone), "phone": phone, "email": address(&phone),
         "capabilities": ["tire_repair", "tire_replacement"], "location": place, "coverageRadiusMiles": 50,
         "timezone": "UTC", "insuranceExpiry": "2099-12-31", "operatingHours": week,
         "pricing": { "tire_repair": { "basePriceCents": 15000, "perMileCents": 350 } }

@@ -4,12 +4,14 @@
 //! writer, consumer and relay around a role that counts. Every figure is a rate over a backlog that was there before,
 //! except the latency, which is measured under a steady rate.
 
+mod keys;
 mod pipeline;
 mod raw;
 pub mod replays;
 mod sink;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -211,7 +213,7 @@ const RULES: &str = r#"
 name = "bench-backlog"
 pattern = { source = ["roadcall.incident"], detail-type = ["IncidentRated"] }
 targets = [{ queue = "vendor-queue" }, { queue = "match-queue" }, { queue = "telephony-queue" }, { queue = "payment-approval-queue" },
-    { queue = "kb-queue" }, { queue = "incident-queue" }]
+    { queue = "kb-queue" }, { queue = "incident-queue" }, { queue = "notifications-queue" }, { queue = "reporting-queue" }]
 
 [[rule]]
 name = "bench-steady"
@@ -248,6 +250,7 @@ pub async fn run(options: &Options, sync_mode: &str, tell: impl Fn(&str)) -> Res
     tell("roadcall: handle");
     let handle = bench.handle().await?;
     let (handled, tracing) = handle_with(&bench, &tell).await?;
+    let sealing = sealing(&bench, &tell).await?;
     tell("roadcall: relay");
     let relay = bench.relay().await?;
     tell("roadcall: end to end");
@@ -261,6 +264,7 @@ pub async fn run(options: &Options, sync_mode: &str, tell: impl Fn(&str)) -> Res
         1,
         Cost::of("TLS to the broker", "loop", whole_in_tls, whole),
     );
+    costs.push(sealing);
     Ok(Report {
         sync_mode: sync_mode.to_owned(),
         ratio: Ratio {
@@ -301,8 +305,20 @@ impl Cost {
     }
 }
 
-/// The same work as `handle` does, behind it and on as many events, with one thing more each time. What else is to be compared,
-/// such as sealed personal data, takes a queue of its own here and in [`make_topology`].
+/// What it costs to seal a text in each follow-up and to look at it once: beside the same follow-ups with the text in clear.
+async fn sealing(bench: &pipeline::Bench<'_>, tell: &impl Fn(&str)) -> Result<Cost, Error> {
+    tell("roadcall: handle, a text in each follow-up");
+    let plain = bench.handle_personal(RoleName::Reporting, None).await?;
+    tell("roadcall: handle, a sealed text in each follow-up");
+    let keys = Arc::new(keys::Ready::new());
+    let sealed = bench
+        .handle_personal(RoleName::Notifications, Some(keys))
+        .await?;
+    Ok(Cost::of("a personal text sealed", "handle", sealed, plain))
+}
+
+/// The same work as `handle` does, behind it and on as many events, with one thing more each time. What else is to be compared
+/// takes a queue of its own here and in [`make_topology`].
 async fn handle_with(
     bench: &pipeline::Bench<'_>,
     tell: &impl Fn(&str),
@@ -366,6 +382,8 @@ async fn make_topology(bus: &JetStream) -> Result<(), Error> {
             queue(RoleName::Payments, BACKLOG),
             queue(RoleName::Kb, BACKLOG),
             queue(RoleName::Incident, BACKLOG),
+            queue(RoleName::Notifications, BACKLOG),
+            queue(RoleName::Reporting, BACKLOG),
             queue(RoleName::Tracking, STEADY),
         ],
         links: Vec::new(),

@@ -11,7 +11,9 @@ use super::{EndToEnd, Error, Options, database, entity, per_second, site, stream
 use crate::bus::jetstream::JetStream;
 use crate::bus::{Bus, EVENTS};
 use crate::config::Config;
-use crate::event::{Actor, Codec, Known, OfferExpired, WorkStarted};
+use crate::event::{
+    Actor, Codec, Id, Keyring, Known, NonNegative, OfferDeclined, OfferExpired, Text, WorkStarted,
+};
 use crate::node::clock::Clock;
 use crate::node::engine::{Counts, Engine, Settings, SharedRoutes};
 use crate::node::intake::Intake;
@@ -32,10 +34,42 @@ const TICK: Duration = Duration::from_millis(1);
 /// How long the steady rate lasts, seconds.
 const STEADY_SECONDS: u64 = 5;
 
+/// What is personal in a follow-up.
+const NOTE: &str = "the truck stands behind the bridge, ask for the driver with the red jacket";
+
 /// Counts events by entity; may emit a follow-up for each. Its command makes events.
 struct Counting {
     name: RoleName,
     follows_up: bool,
+    /// Whether the follow-up has something personal in it, which the role looks at once more.
+    personal: bool,
+}
+
+impl Counting {
+    fn follow_up(&self, tx: &mut Tx<'_>, id: Id) -> Result<(), HandlerError> {
+        if !self.personal {
+            tx.emit(&OfferExpired {
+                offer_id: id,
+                incident_id: id,
+                vendor_id: id,
+                expired_at: tx.now(),
+            })?;
+            return Ok(());
+        }
+        let note = tx.seal(&id, Text::<500>::lossy(NOTE))?;
+        // Looked at, so that opening is a part of what is measured.
+        std::hint::black_box(tx.reveal(&note)?);
+        tx.emit(&OfferDeclined {
+            offer_id: id,
+            incident_id: id,
+            vendor_id: id,
+            reason: None,
+            note: Some(note),
+            response_seconds: NonNegative::default(),
+            declined_at: tx.now(),
+        })?;
+        Ok(())
+    }
 }
 
 impl Role for Counting {
@@ -73,12 +107,7 @@ impl Role for Counting {
                     params![id.to_string()],
                 )?;
                 if self.follows_up {
-                    tx.emit(&OfferExpired {
-                        offer_id: id,
-                        incident_id: id,
-                        vendor_id: id,
-                        expired_at: tx.now(),
-                    })?;
+                    self.follow_up(tx, id)?;
                 }
             }
             Input::Command(command) => {
@@ -176,6 +205,7 @@ struct Parts<'a> {
     consumes: bool,
     publishes: bool,
     tracer: Option<RoleTracer>,
+    keys: Option<Arc<dyn Keyring>>,
 }
 
 /// The bench's own side: the broker and what is to be measured on it.
@@ -203,11 +233,13 @@ impl<'a> Bench<'a> {
             role: Counting {
                 name,
                 follows_up: true,
+                personal: false,
             },
             database,
             consumes: true,
             publishes: true,
             tracer: None,
+            keys: None,
         };
         let mut running = self.start(parts).await?;
         let began = Instant::now();
@@ -256,12 +288,18 @@ impl<'a> Bench<'a> {
             role: Counting {
                 name,
                 follows_up: true,
+                personal: false,
             },
             database,
             consumes: true,
             publishes: false,
             tracer,
+            keys: None,
         };
+        self.until_all_handled(parts).await
+    }
+
+    async fn until_all_handled(&self, parts: Parts<'_>) -> Result<u64, Error> {
         let mut running = self.start(parts).await?;
         let began = Instant::now();
         running.consume(&self.bus);
@@ -271,6 +309,28 @@ impl<'a> Bench<'a> {
         Ok(per_second(self.options.events, taken))
     }
 
+    /// The same with something personal in each follow-up, sealed with these keys or left plain.
+    pub(super) async fn handle_personal(
+        &self,
+        name: RoleName,
+        keys: Option<Arc<dyn Keyring>>,
+    ) -> Result<u64, Error> {
+        let database = format!("personal-{name}");
+        let parts = Parts {
+            role: Counting {
+                name,
+                follows_up: true,
+                personal: true,
+            },
+            database: &database,
+            consumes: true,
+            publishes: false,
+            tracer: None,
+            keys,
+        };
+        self.until_all_handled(parts).await
+    }
+
     /// The outbox that [`Bench::handle`] left, to the stream.
     pub(super) async fn relay(&self) -> Result<u64, Error> {
         let before = self.bus.stream(EVENTS).await?.last_seq;
@@ -278,11 +338,13 @@ impl<'a> Bench<'a> {
             role: Counting {
                 name: RoleName::Vendor,
                 follows_up: true,
+                personal: false,
             },
             database: "handle",
             consumes: false,
             publishes: true,
             tracer: None,
+            keys: None,
         };
         let began = Instant::now();
         let running = self.start(parts).await?;
@@ -299,21 +361,25 @@ impl<'a> Bench<'a> {
             role: Counting {
                 name: RoleName::Incident,
                 follows_up: false,
+                personal: false,
             },
             database: "producer",
             consumes: false,
             publishes: true,
             tracer: None,
+            keys: None,
         };
         let sink = Parts {
             role: Counting {
                 name: RoleName::Tracking,
                 follows_up: false,
+                personal: false,
             },
             database: "sink",
             consumes: true,
             publishes: false,
             tracer: None,
+            keys: None,
         };
         let producer = self.start(producer).await?;
         let mut sink = self.start(sink).await?;
@@ -357,7 +423,10 @@ impl<'a> Bench<'a> {
             store_id: Clock.new_id(),
             epoch: "1".to_owned(),
         };
-        let store = Store::open(options, parts.role.migrations(), &fresh)?;
+        let mut store = Store::open(options, parts.role.migrations(), &fresh)?;
+        if let Some(keys) = parts.keys {
+            store.seal_with(keys);
+        }
         store::raw::fill_inbox(&path, self.options.rows)?;
         let engine = Engine::new(
             store,

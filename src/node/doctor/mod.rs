@@ -1,7 +1,7 @@
 //! What is wrong with a site and what to do about it, as the troubleshooting pages would look (`roadcall doctor`).
 //!
 //! It changes nothing, and says nothing that it has not seen. Without a broker it goes on with what lies on this machine.
-//! `files`, `certificates` and `processes` need no broker; `broker`, `roles`, `queues`, `replays`, `snapshots`, `links` and
+//! `files`, `certificates` and `processes` need no broker; `broker`, `roles`, `queues`, `replays`, `snapshots`, `links`, `keys` and
 //! `alarms` ask it, or through it the roles.
 
 mod alarms;
@@ -9,6 +9,7 @@ mod broker;
 mod certificates;
 mod files;
 pub mod finding;
+mod keys;
 mod links;
 mod processes;
 mod queues;
@@ -60,6 +61,7 @@ impl Doctor<'_> {
         let mut found = Findings::new(self.program);
         let processes = processes::Seen::here(&self.config.site.state_dir);
         certificates::look(self.config, &mut found);
+        keys::on_disk(self.config, &mut found);
         match inquiry {
             Ok(inquiry) => self.ask(inquiry, &processes, &mut found).await,
             Err(error) => broker::unreachable(self, error, &processes, &mut found),
@@ -79,6 +81,7 @@ impl Doctor<'_> {
         replays::look(inquiry, &seen, found).await;
         snapshots::look(self, inquiry, &seen, found).await;
         links::look(self, inquiry, found).await;
+        keys::look(self, inquiry, found).await;
         alarms::look(inquiry, found).await;
     }
 }

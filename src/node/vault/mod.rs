@@ -193,6 +193,23 @@ struct Erased {
     subjects: Vec<String>,
 }
 
+/// What a site's keeper of keys has.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Keys.
+    pub keys: u64,
+    /// Persons and calls whose keys were destroyed.
+    pub erased: u64,
+    /// Keys that the hub does not have yet, of the first few hundred.
+    pub not_at_hub: usize,
+    /// Since when the oldest of them waits.
+    pub not_at_hub_since: Option<Ts>,
+}
+
+/// The question for it.
+pub const STATUS: &str = "key.status.operator";
+
 /// What destroying came to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

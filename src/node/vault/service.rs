@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc};
 use super::escrow::Elsewhere;
 use super::{
     After, BLIND, Destroyed, Erased, GATEWAY, Granted, Keys, May, NAME_LEN, Named, OPERATOR,
-    OfSubject, WireKey, may,
+    OfSubject, Status, WireKey, may,
 };
 use crate::bus;
 use crate::bus::jetstream::JetStream;
@@ -30,7 +30,13 @@ use crate::store;
 use crate::store::keys::{Kept, KeyRow, KeyStore};
 
 /// What roles ask.
-const OF_ROLES: [&str; 4] = ["key.of.*", "key.open.*", "key.list.*", "key.destroy.*"];
+const OF_ROLES: [&str; 5] = [
+    "key.of.*",
+    "key.open.*",
+    "key.list.*",
+    "key.destroy.*",
+    "key.status.*",
+];
 /// What depots ask the hub.
 pub(super) const ESCROW: &str = "key.escrow";
 pub(super) const FIND: &str = "key.find";
@@ -186,6 +192,7 @@ impl Vault {
                 self.note(who, command, "key open", &granted);
                 Ok(told(&granted))
             }
+            ("status", May::Read) if who == OPERATOR => self.status().await,
             ("list", May::Read) if who == OPERATOR => {
                 let OfSubject { subject } = parse(&command.body)?;
                 let rows = self.with(move |store| store.of_subject(&subject)).await?;
@@ -204,6 +211,25 @@ impl Vault {
             }
             _ => Err(denied()),
         }
+    }
+
+    /// How many keys there are, and whether the hub has them.
+    async fn status(&self) -> Result<Value, Rejection> {
+        let (site, has_hub) = (self.site.clone(), self.elsewhere.is_some());
+        let status = self.with(move |store| {
+            let (keys, erased) = store.counts()?;
+            let waits = match has_hub {
+                true => store.not_escrowed(&site, PAGE)?,
+                false => Vec::new(),
+            };
+            Ok(Status {
+                keys,
+                erased,
+                not_at_hub: waits.len(),
+                not_at_hub_since: waits.first().map(|row| row.made_at),
+            })
+        });
+        Ok(json!(status.await?))
     }
 
     /// The key to seal with for a subject: the newest that this site made, or a new one.

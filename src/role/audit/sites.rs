@@ -55,6 +55,13 @@ pub(super) fn report(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerEr
         ledger: ledger::anchor(tx)?,
     };
     let last = sync::last(tx, &site)?;
+    // Whoever changed it did so in files: the ledger says at least when which one came into force.
+    if let Some((_, last)) = &last
+        && last.config_digest != said.config_digest
+    {
+        let subject = format!("config/{}", said.config_digest);
+        ledger::said(tx, "configuration applied", &subject)?;
+    }
     let old = last.is_none_or(|(at_ms, last)| {
         tx.now().ms() - at_ms >= EVERY_MS || at_ms > tx.now().ms() || changed(&last, &said)
     });

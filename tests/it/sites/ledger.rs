@@ -99,13 +99,25 @@ pub fn each_second(place: &Place) {
 }
 
 pub async fn two() -> Sites {
+    two_with("").await
+}
+
+/// The same with these sections in both configurations.
+pub async fn two_with(sections: &str) -> Sites {
+    let more = |place: &Place| {
+        let file = place.dir.join("roadcall.toml");
+        let text = std::fs::read_to_string(&file).expect("read");
+        std::fs::write(&file, format!("{text}{sections}\n")).expect("written");
+    };
     let mut sites = Sites::hub().await;
     each_second(&sites.hub);
+    more(&sites.hub);
     sites.hub.kill();
     sites.hub.start();
     sites.hub.ready().await;
     let mut depot = sites.depot("depot-a");
     each_second(&depot);
+    more(&depot);
     sites.hub.json(&super::add("depot-a", &depot));
     depot.start();
     depot.ready().await;
