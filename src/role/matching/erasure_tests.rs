@@ -65,6 +65,16 @@ fn nobody_is_asked_for_an_erased_driver_while_anothers_search_goes_on() {
 }
 
 #[test]
+fn a_place_that_comes_plain_is_kept_sealed_and_found_all_the_same() {
+    let mut bench = bench(0);
+    let received = bench.unsealed(&incident(10));
+    let events = bench.deliver(received).expect("handled");
+    assert_eq!(types(&events), ["MatchExhausted"]);
+    let place = json!({ "lat": 40.7128, "lon": -74.006 });
+    assert!(!bench.rests("40.7128") && bench.openable() == [place]);
+}
+
+#[test]
 fn a_note_of_a_decline_is_the_vendors() {
     let mut bench = bench(1);
     let offer = offers(&bench.event(&incident(10)).expect("matched"))[0];
