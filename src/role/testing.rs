@@ -306,6 +306,24 @@ impl<R: Role> Bench<R> {
         }
     }
 
+    /// An event of a producer that seals nothing.
+    pub fn unsealed<D: Detail>(&mut self, detail: &D) -> Received {
+        let received = self.received(detail, Mode::Live, false);
+        let base = Base {
+            id: received.event.id,
+            time: received.event.time,
+            site: received.event.site.clone(),
+            home: None,
+            cause: None,
+            correlation: None,
+            metadata: std::collections::BTreeMap::default(),
+        };
+        Received {
+            event: Arc::new(Event::build(detail, base)),
+            ..received
+        }
+    }
+
     /// An event as it comes over the wire: its personal fields are sealed.
     fn arrived(&self, mut event: Event) -> Arc<Event> {
         if let Some(subject) = event.to_seal().map(str::to_owned) {

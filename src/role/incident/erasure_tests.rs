@@ -125,3 +125,14 @@ fn a_call_of_somebody_who_is_erased_by_now_makes_an_incident_at_no_known_place()
     assert_eq!((&area["lat"], &area["lon"]), (&json!(0.0), &json!(0.0)));
     assert!(bench.openable().is_empty());
 }
+
+#[test]
+fn what_comes_plain_is_kept_sealed() {
+    let mut bench = bench();
+    let received = bench.unsealed(&super::tests::requested());
+    let events = bench.deliver(received).expect("handled");
+    assert_eq!(types(&events), ["IncidentCreated"]);
+    assert!(!bench.rests("+15551234567") && bench.openable().contains(&json!("+15551234567")));
+    bench.keys.erase(&id(1).to_string());
+    assert!(bench.openable().is_empty());
+}

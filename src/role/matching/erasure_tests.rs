@@ -17,10 +17,18 @@ fn nobody_is_asked_for_an_erased_driver_while_anothers_search_goes_on() {
     let others = offers(&bench.event(&of_another).expect("matched"));
     assert_eq!((his.len(), others.len()), (3, 3));
     let place = json!({ "lat": 40.7128, "lon": -74.006 });
-    assert_eq!(bench.openable(), [place.clone()], "the two have one place");
+    assert_eq!(
+        bench.openable(),
+        std::slice::from_ref(&place),
+        "the two have one place"
+    );
 
     bench.keys.erase(&id(1).to_string());
-    assert_eq!(bench.openable(), [place.clone()], "the other one's");
+    assert_eq!(
+        bench.openable(),
+        std::slice::from_ref(&place),
+        "the other one's"
+    );
     let mut last = Vec::new();
     for offer in his {
         last = decline(&mut bench, offer).expect("declined").1;
@@ -54,6 +62,16 @@ fn nobody_is_asked_for_an_erased_driver_while_anothers_search_goes_on() {
 
     bench.keys.erase(&id(9).to_string());
     assert!(bench.openable().is_empty());
+}
+
+#[test]
+fn a_place_that_comes_plain_is_kept_sealed_and_found_all_the_same() {
+    let mut bench = bench(0);
+    let received = bench.unsealed(&incident(10));
+    let events = bench.deliver(received).expect("handled");
+    assert_eq!(types(&events), ["MatchExhausted"]);
+    let place = json!({ "lat": 40.7128, "lon": -74.006 });
+    assert!(!bench.rests("40.7128") && bench.openable() == [place]);
 }
 
 #[test]

@@ -293,3 +293,14 @@ fn a_session_of_an_erased_driver_never_arrives_by_itself_and_anothers_does() {
     bench.keys.erase(&id(9).to_string());
     assert!(bench.openable().is_empty());
 }
+
+#[test]
+fn a_place_that_comes_plain_is_kept_sealed() {
+    let mut bench = Bench::new(TrackingRole);
+    let goal = Point::new(40.7128, -74.0060).expect("valid");
+    let received = bench.unsealed(&assigned(goal, 3));
+    let events = bench.deliver(received).expect("started");
+    assert_eq!(types(&events), ["TrackingStarted"]);
+    let place = json!({ "lat": 40.7128, "lon": -74.006 });
+    assert!(!bench.rests("40.7128") && bench.openable() == [place]);
+}

@@ -261,3 +261,27 @@ fn events_survive_their_codec() {
         );
     }
 }
+
+#[test]
+fn a_drivers_name_rests_sealed_and_ends_with_his_key() {
+    let mut bench = Bench::new(ReportingRole);
+    for (driver, name) in [(1, "Jacqueline"), (2, "Frederick")] {
+        let detail = json!({
+            "userId": id(driver), "phone": "+15550001111", "role": "driver", "name": name, "language": "en",
+            "timezone": "America/New_York", "status": "active", "profileVersion": 1, "registeredAt": Ts::from_ms(1),
+        });
+        let registered = event("auth", "UserRegistered", id(driver), 1, 0, detail);
+        let received = Received {
+            event: std::sync::Arc::new(registered),
+            mode: Mode::Live,
+            too_old: false,
+            producer: None,
+        };
+        bench.deliver(received).expect("handled");
+    }
+    // Nothing else of what is personal there is kept at all.
+    assert_eq!(bench.openable(), ["Jacqueline", "Frederick"]);
+    assert!(!bench.rests("Jacqueline") && !bench.rests("+15550001111"));
+    bench.keys.erase(&id(1).to_string());
+    assert_eq!(bench.openable(), ["Frederick"]);
+}
