@@ -65,7 +65,7 @@ impl Counting {
             vendor_id: id,
             reason: None,
             note: Some(note),
-            response_seconds: NonNegative::default(),
+            response_seconds: NonNegative::new(0.0).expect("zero is from 0 up"),
             declined_at: tx.now(),
         })?;
         Ok(())

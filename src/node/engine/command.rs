@@ -1,12 +1,15 @@
 //! Commands: permission and ownership first, then the kept reply or the handler, all in the step's transaction.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Engine, StepOutput};
-use crate::event::{Ts, seal};
+use crate::event::{Sealed, Ts, seal};
 use crate::role::permission::{self, Scope};
 use crate::role::{Code, Command, CommandSpec, HandlerError, Input, Rejection};
 use crate::store::{self, Context, Origin, Reach, Tx};
+
+/// It takes events as they are, and its reply shows nothing of them.
+const PUBLISH: &str = "event.publish";
 
 impl Engine {
     pub(super) fn command(
@@ -29,6 +32,14 @@ impl Engine {
                 .push((command.id, Err(Rejection::new(Code::NotFound, message))));
             return Ok(());
         };
+        if spec.name != PUBLISH
+            && let Some(field) = sealed_in(&command.body)
+        {
+            let message = "begins like a sealed text; what is sealed is not taken from outside";
+            let refused = Err(Rejection::field(field, message));
+            output.replies.push((command.id, refused));
+            return Ok(());
+        }
         let kept_under = reply_key(command, spec);
         if let Some(key) = &kept_under
             && let Some(text) = self.store.kept_reply(key)?
@@ -200,6 +211,20 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// The name of a field with a sealed text somewhere in it. Whoever got hold of one could put it where a reply shows it opened.
+fn sealed_in(body: &Map<String, Value>) -> Option<&str> {
+    fn has(value: &Value) -> bool {
+        match value {
+            Value::String(text) => Sealed::parse(text).is_some(),
+            Value::Array(items) => items.iter().any(has),
+            Value::Object(map) => map.values().any(has),
+            _ => false,
+        }
+    }
+    let mut fields = body.iter();
+    fields.find_map(|(name, value)| has(value).then_some(name.as_str()))
 }
 
 /// Where the reply of a state-changing command with a `clientRequestId` is kept (DOMAIN 1.3, retry).

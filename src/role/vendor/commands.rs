@@ -148,19 +148,6 @@ fn profile_of(body: &Map<String, Value>) -> Result<Profile, HandlerError> {
     })
 }
 
-/// Refuses what is sealed already: whoever has a sealed text of somebody else would read it in the reply.
-fn refuse_sealed(body: &Map<String, Value>) -> Result<(), HandlerError> {
-    let sealed = |value: &Value| {
-        value
-            .as_str()
-            .is_some_and(|text| text.starts_with("sealed:"))
-    };
-    match body.iter().find(|(_, value)| sealed(value)) {
-        Some((field, _)) => Err(Rejection::field(field.clone(), "is sealed; give it plain").into()),
-        None => Ok(()),
-    }
-}
-
 fn refuse_unknown(body: &Map<String, Value>, known: &[&str]) -> Result<(), HandlerError> {
     let also = ["vendorId", "clientRequestId", "expectedVersion"];
     match body
@@ -176,7 +163,6 @@ fn register(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     let mut known: Vec<&str> = OWN_FIELDS.to_vec();
     known.extend(ADMIN_FIELDS);
     refuse_unknown(&command.body, &known)?;
-    refuse_sealed(&command.body)?;
     let vendor_id = match (
         command.actor(),
         crate::role::listing::optional_id_of(command, "vendorId")?,
@@ -294,7 +280,6 @@ fn update(tx: &mut Tx<'_>, command: &Command) -> Result<(), HandlerError> {
     let mut known: Vec<&str> = OWN_FIELDS.to_vec();
     known.extend(ADMIN_FIELDS);
     refuse_unknown(&command.body, &known)?;
-    refuse_sealed(&command.body)?;
     if let Some(field) = ADMIN_FIELDS
         .iter()
         .find(|field| command.body.contains_key(**field) && !command.caller.is_admin())
