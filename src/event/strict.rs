@@ -82,10 +82,20 @@ impl<'de> Deserializer<'de> for Strict<'de> {
         visitor.visit_newtype_struct(self)
     }
 
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        // A word; what a variant holds beside its name is read as serde reads it.
+        self.0.deserialize_enum(name, variants, visitor)
+    }
+
     integers! { deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 }
 
     serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct enum
+        bool i8 i16 i32 i64 i128 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct
         identifier ignored_any
     }
 }
@@ -109,6 +119,19 @@ mod tests {
     struct Pair {
         a: u64,
         b: Option<u8>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Kind {
+        Phone,
+    }
+
+    #[test]
+    fn a_word_is_a_variant() {
+        let read = |value: &Value| Kind::deserialize(Strict(value));
+        assert_eq!(read(&json!("phone")).expect("a variant"), Kind::Phone);
+        assert!(read(&json!("fax")).is_err() && read(&json!(0)).is_err());
     }
 
     #[test]

@@ -102,6 +102,8 @@ fn erase(
     user.version += 1;
     user.save(tx)?;
     session::forget(tx, user.user_id)?;
+    // The key is destroyed once the event is out, and this role reads no queue that would say so.
+    tx.forget_keys(&user.user_id);
     let deleted_at = tx.now();
     tx.emit(&UserDataDeleted {
         user_id: user.user_id,

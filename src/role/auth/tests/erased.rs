@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{DAY_MS, Desk, PHONE, reason, refused, user_id};
+use super::{AuthRole, DAY_MS, Desk, PHONE, options, reason, refused, user_id};
 use crate::event::Actor;
 use crate::role::Code;
 use crate::role::testing::code;
@@ -154,4 +154,23 @@ fn an_account_from_before_anything_was_sealed_is_found_read_and_sealed_at_its_ne
     desk.admin("user.update", body).expect("changed");
     let plain = format!("DELETE FROM user WHERE phone = '{PHONE}' OR doc LIKE '%{PHONE}%'");
     assert_eq!(desk.bench.alter(&plain), 0);
+}
+
+#[test]
+fn where_nothing_is_sealed_people_come_in_all_the_same() {
+    let mut desk = Desk::new();
+    desk.bench = crate::role::testing::Bench::without_keys(AuthRole::new(options()));
+    let tokens = desk.logged_in("driver");
+    let found = desk
+        .admin("user.list", json!({ "phone": PHONE }))
+        .expect("listed")
+        .0;
+    assert_eq!(
+        (&found["items"][0]["userId"], &found["items"][0]["name"]),
+        (&tokens["userId"], &json!("Ann"))
+    );
+    let own = Actor::Driver(user_id(&tokens));
+    desk.ask(&own, "user.request_erasure", json!({}))
+        .expect("erased");
+    assert_ne!(desk.logged_in("driver")["userId"], tokens["userId"]);
 }

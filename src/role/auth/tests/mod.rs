@@ -27,12 +27,8 @@ struct Desk {
 
 impl Desk {
     fn new() -> Self {
-        let options = AuthOptions {
-            keys: Keys::new(&[[9; 32]], [8; 32]).expect("a key"),
-            ..AuthOptions::default()
-        };
         Self {
-            bench: Bench::new(AuthRole::new(options)),
+            bench: Bench::new(AuthRole::new(options())),
             commands: 0,
         }
     }
@@ -98,6 +94,13 @@ impl Desk {
     fn made(&mut self, phone: &str, role: &str) -> Value {
         let body = json!({ "phone": phone, "role": role, "name": "Bob" });
         self.admin("auth.create_user", body).expect("made").0
+    }
+}
+
+fn options() -> AuthOptions {
+    AuthOptions {
+        keys: Keys::new(&[[9; 32]], [8; 32]).expect("a key"),
+        ..AuthOptions::default()
     }
 }
 

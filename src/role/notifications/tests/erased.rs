@@ -161,3 +161,19 @@ fn a_contact_from_before_anything_was_sealed_is_told_and_says_stop() {
         .expect("shown");
     assert_eq!(shown["smsOptOut"], true);
 }
+
+#[test]
+fn where_nothing_is_sealed_people_are_told_all_the_same() {
+    let role = super::bench().role.options.clone();
+    let mut bench = Bench::without_keys(NotificationsRole::new(role));
+    bench.event(&vendor()).expect("taken");
+    let body = json!({ "userId": id(VENDOR), "token": "device-2", "platform": "ios" });
+    bench
+        .command(&operator(), "notification.register_device", body)
+        .expect("registered");
+    bench.event(&payment_approved()).expect("taken");
+    assert_eq!(channels(&all_sent(&mut bench)), ["email", "push", "sms"]);
+    super::commands::webhook(&mut bench, &[("Body", "STOP"), ("From", "+15551112222")]);
+    bench.event(&payment_approved()).expect("taken");
+    assert_eq!(channels(&all_sent(&mut bench)), ["email", "push"]);
+}

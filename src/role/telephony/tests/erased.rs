@@ -186,3 +186,23 @@ fn a_summary_is_not_asked_for_nor_taken_once_the_caller_is_erased() {
     assert!(events.is_empty());
     assert!(!seen(&mut bench, call, &transcript).contains("Maria"));
 }
+
+#[test]
+fn where_nothing_is_sealed_all_is_shown_as_it_came_and_no_key_is_destroyed() {
+    let mut bench = Bench::without_keys(TelephonyRole::new(TelephonyOptions {
+        webhook_secret: Some(Secret::new(SECRET)),
+        ..TelephonyOptions::default()
+    }));
+    bench.event(&driver(1, "Maria Lopez")).expect("taken");
+    let (call, transcript) = whole_call(&mut bench, "c1", PHONE);
+    let shown = seen(&mut bench, call, &transcript);
+    for said in SAID {
+        assert!(shown.contains(said), "{said} in {shown}");
+    }
+    bench.event(&erasure()).expect("taken");
+    assert!(destroyed(&mut bench).is_empty());
+    let left = seen(&mut bench, call, &transcript);
+    for said in SAID {
+        assert!(!left.contains(said), "{said} in {left}");
+    }
+}
