@@ -42,6 +42,7 @@ async fn open(adjust: impl FnOnce(&mut Config)) -> Line {
     config.gateway.listen = "127.0.0.1:0".to_owned();
     config.gateway.drain = Span::secs(1);
     config.telephony.webhook_secret_file = secret.display().to_string();
+    config.privacy.seal = true;
     adjust(&mut config);
     let bus = connect(&site).await;
     let node = Node::start(bus.clone(), &config, &RoleName::BUILT, true).await;

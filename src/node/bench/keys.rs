@@ -30,7 +30,10 @@ impl Ready {
 impl Keyring for Ready {
     fn of(&self, subject: &str) -> Result<DataKey, KeyError> {
         // Behind a lock, as a role has them.
-        let keys = self.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let keys = self
+            .keys
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let key = keys.get(subject).cloned();
         key.ok_or_else(|| KeyError::Unknown(subject.to_owned()))
     }

@@ -24,7 +24,9 @@ pub(super) fn on_disk(config: &Config, found: &mut Findings) {
         let keys = vault::path(&config.site.state_dir);
         found
             .add(Severity::Critical, "site-key", &config.site.id)
-            .says(format!("{error}: nobody can read or seal personal data at this site"))
+            .says(format!(
+                "{error}: nobody can read or seal personal data at this site"
+            ))
             .seen(format!("{}", keys.display()))
             .then("bring the file back from where its copy is kept; docs/privacy.md");
     }
