@@ -46,7 +46,7 @@ fn one(standing: &Standing, found: &mut Findings) {
         .seen(format!("{key} in {name}"));
     let Some(file) = file else {
         return draft.then(
-            "roadcall site add SITE  # on the hub, whose authority is a new one; then this site's new site file",
+            "roadcall site add SITE  # on the hub, whose authority is a new one; then this site's new site file, and systemctl reload",
         );
     };
     let path = Path::new(file);

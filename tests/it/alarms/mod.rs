@@ -117,6 +117,22 @@ impl World {
         }
     }
 
+    /// Nobody gets what is in the queue from now on.
+    async fn holds(&self, queue: &str) {
+        let for_ever = Some("2099-01-01T00:00:00Z");
+        self.bus.pause(queue, for_ever).await.expect("paused");
+    }
+
+    async fn lets_go(&self, queue: &str) {
+        self.bus.pause(queue, None).await.expect("goes on");
+    }
+
+    /// Publishes rating `n` of now.
+    async fn rates(&self, n: u64, stars: Option<u8>) -> Id {
+        let now = self.now();
+        self.publish("IncidentRated", rating(n, stars, now)).await
+    }
+
     /// Sets the archive's age limit, as an operator would; gives the one before.
     async fn archive_keeps(&self, max_age_ns: u64) -> u64 {
         let info = self.bus.api("STREAM.INFO.EVENTS", &Value::Null).await;
@@ -183,9 +199,7 @@ async fn what_goes_wrong_with_queues_is_raised_once_and_ends_with_its_cause() {
     // More failed runs than ten within a minute; a minute later they are of the past.
     broken.store(true, Ordering::SeqCst);
     for n in 1..=12 {
-        world
-            .publish("IncidentRated", rating(n, Some(4), world.now()))
-            .await;
+        world.rates(n, Some(4)).await;
     }
     world.raised("failed-deliveries", queue, 1).await;
     world.looked().await;
@@ -195,29 +209,19 @@ async fn what_goes_wrong_with_queues_is_raised_once_and_ends_with_its_cause() {
     world.pass(4 * MINUTE);
     world.quiet().await;
 
-    // Nobody gets what is in the queue.
-    let for_ever = "2099-01-01T00:00:00Z";
-    world
-        .bus
-        .pause(queue, Some(for_ever))
-        .await
-        .expect("paused");
-    world
-        .publish("IncidentRated", rating(20, Some(4), world.now()))
-        .await;
+    world.holds(queue).await;
+    world.rates(20, Some(4)).await;
     world.looked().await;
     assert!(!world.is_listed("queue-age", queue).await);
     // Behind the site's clock, which is ahead of the broker's by as much as was passed.
     world.pass(301 * SECOND);
     world.raised("queue-age", queue, 1).await;
     world.looked().await;
-    world.bus.pause(queue, None).await.expect("goes on");
+    world.lets_go(queue).await;
     world.cleared("queue-age", queue, 1).await;
 
     // A letter, until it is discarded.
-    let broken_event = world
-        .publish("IncidentRated", rating(21, None, world.now()))
-        .await;
+    let broken_event = world.rates(21, None).await;
     world.raised("dead-letters", queue, 1).await;
     world.looked().await;
     let letter = world.letter(queue, broken_event).await;
@@ -242,15 +246,8 @@ async fn what_goes_wrong_with_queues_is_raised_once_and_ends_with_its_cause() {
 
 /// The archive's own age limit takes an event that the queue did not get.
 async fn loses_an_event(world: &World, queue: &str) {
-    let for_ever = "2099-01-01T00:00:00Z";
-    world
-        .bus
-        .pause(queue, Some(for_ever))
-        .await
-        .expect("paused");
-    world
-        .publish("IncidentRated", rating(22, Some(1), world.now()))
-        .await;
+    world.holds(queue).await;
+    world.rates(22, Some(1)).await;
     let seq = world.bus.stream(EVENTS).await.expect("asked").last_seq;
     world.looked().await;
     assert_eq!(world.bus.queue(queue).await.expect("asked").pending, 1);
@@ -262,7 +259,7 @@ async fn loses_an_event(world: &World, queue: &str) {
     .await;
     world.archive_keeps(before).await;
     world.raised("retention-loss", queue, 1).await;
-    world.bus.pause(queue, None).await.expect("goes on");
+    world.lets_go(queue).await;
     world.looked().await;
     // What is lost is lost, however well the queue does now.
     assert!(world.is_listed("retention-loss", queue).await);
