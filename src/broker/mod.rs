@@ -2,6 +2,7 @@
 
 pub mod at_rest;
 pub mod durability;
+pub mod identities;
 mod leftover;
 mod links;
 pub mod monitor;
@@ -21,6 +22,7 @@ use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use at_rest::{AtRest, Opened};
+use identities::Identities;
 pub use links::{Cluster, Leaf, Links, Proof, Remote};
 use settings::Listening;
 
@@ -30,6 +32,8 @@ pub const FLOOR: (u32, u32, u32) = (2, 10, 25);
 pub const LINK_FLOOR: (u32, u32, u32) = (2, 15, 1);
 /// The user of the system account, which only this process knows the password of.
 pub(crate) const SYSTEM_USER: &str = "roadcall";
+/// The user of the site's account that this process is, where everybody else has an identity of his own.
+pub(crate) const OWNER_USER: &str = "owner";
 /// Where the child finds the key of its store.
 pub(crate) const KEY_VARIABLE: &str = "RC_JS_KEY";
 /// How long a start may take.
@@ -56,6 +60,14 @@ pub enum Error {
         "nats-server {found} can't link sites, 2.15.1 or newer is needed where hub.url or broker.leaf_listen is set"
     )]
     TooOldForLinks {
+        /// Its version.
+        found: String,
+    },
+    /// The subjects that an identity may use are those of newer ones.
+    #[error(
+        "nats-server {found} can't tell identities apart as is needed, 2.15.1 or newer is where bus.identities_dir is set"
+    )]
+    TooOldForIdentities {
         /// Its version.
         found: String,
     },
@@ -121,6 +133,8 @@ pub struct Options {
     pub monitor_url: String,
     /// Its links to other brokers.
     pub links: Links,
+    /// Whom it lets in; `None`: whoever reaches it.
+    pub identities: Option<Identities>,
     /// The key of an encrypted store; `None` where nobody named a place for one.
     pub at_rest: Option<AtRest>,
 }
@@ -154,6 +168,13 @@ impl Running {
         password.map(|password| (SYSTEM_USER, password))
     }
 
+    /// User and password of this process in the site's account, where everybody who comes in needs an identity.
+    #[must_use]
+    pub fn owner(&self) -> Option<(&'static str, &str)> {
+        let password = self.settings.owner.as_deref();
+        password.map(|password| (OWNER_USER, password))
+    }
+
     /// Gives it other links, without a restart: new depots may connect, removed ones may not come in again. Who is in stays
     /// in until he is cut off. Does nothing where the links are these already.
     ///
@@ -164,13 +185,30 @@ impl Running {
             return Ok(false);
         }
         self.settings.options.links = links;
+        self.read_again().map(|()| true)
+    }
+
+    /// Lets others in than before, without a restart; who is in and may be no longer is cut off by the server. Does nothing
+    /// where it knows these already, or lets everybody in.
+    ///
+    /// # Errors
+    /// The server's configuration can't be written.
+    pub fn admit(&mut self, identities: Identities) -> Result<bool, Error> {
+        match &mut self.settings.options.identities {
+            Some(known) if *known != identities => *known = identities,
+            _ => return Ok(false),
+        }
+        self.read_again().map(|()| true)
+    }
+
+    fn read_again(&mut self) -> Result<(), Error> {
         self.settings.write()?;
         // A server that is being started again reads the file anyway.
         let child = Pid::from_raw(self.child.load(Ordering::Acquire));
         if let Some(Err(error)) = child.map(|pid| kill_process(pid, Signal::HUP)) {
             tracing::warn!(%error, "nats-server was not told to read its configuration");
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Stops it and waits for its end.
@@ -196,6 +234,9 @@ pub async fn start(options: Options) -> Result<Running, Error> {
     let found = probe(&options).await?;
     if options.links.any() && numbers(&found.1) < LINK_FLOOR {
         return Err(Error::TooOldForLinks { found: found.1 });
+    }
+    if options.identities.is_some() && numbers(&found.1) < LINK_FLOOR {
+        return Err(Error::TooOldForIdentities { found: found.1 });
     }
     let fail = |path: &Path, error: std::io::Error| Error::Directory {
         path: path.to_owned(),
@@ -234,12 +275,13 @@ async fn launch(
         version: numbers(&version),
     };
     let url = format!("nats://{}:{}", listening.host, listening.port);
-    let doors = options.links.leaf_listen.is_some();
+    // New at each start, and nowhere but in the server's file, which only its owner reads.
+    let draw = || uuid::Uuid::new_v4().simple().to_string();
     let settings = settings::Settings {
+        system: options.links.leaf_listen.is_some().then(draw),
+        owner: options.identities.is_some().then(draw),
         options,
         listening,
-        // New at each start, and nowhere but in the server's file, which only its owner reads.
-        system: doors.then(|| uuid::Uuid::new_v4().simple().to_string()),
         cipher: opened.as_ref().map(|opened| opened.cipher),
         file: config.clone(),
     };

@@ -11,12 +11,21 @@ use crate::bus::jetstream::JetStream;
 use crate::config::{self, Config};
 use crate::node::commands::ACTOR_HEADER;
 use crate::node::inquiry::Inquiry;
-use crate::node::preflight;
+use crate::node::preflight::{self, Who};
 use crate::role::permission::Caller;
 
 /// Connects as the configuration says.
 pub(super) async fn connect(config: &Config, name: &str) -> Result<JetStream, Failure> {
-    let bus = JetStream::connect(preflight::connection(config, name));
+    connect_as(config, name, Who::Identity(&config.bus.identity)).await
+}
+
+/// The same as somebody else, where the broker knows identities.
+pub(super) async fn connect_as(
+    config: &Config,
+    name: &str,
+    who: Who<'_>,
+) -> Result<JetStream, Failure> {
+    let bus = JetStream::connect(preflight::connection(config, name, who));
     Ok(bus.await?)
 }
 

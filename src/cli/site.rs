@@ -8,17 +8,17 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::Connection;
-use super::client::{Client, connect};
+use super::client::{Client, connect, connect_as};
 use super::failure::Failure;
 use super::output::{print_json, print_rows, say};
 use super::roles::topology_roles;
-use super::run::broker_options;
-use crate::broker;
+use super::run::start_broker;
 use crate::bus::jetstream::JetStream;
 use crate::config::depots::{self, AUDIT, Depot, lists, well_formed, write_secret};
 use crate::config::{Config, Profile};
 use crate::event::Site;
 use crate::node::clock::Clock;
+use crate::node::preflight::Who;
 use crate::node::sites::{self, LinkState};
 use crate::node::{replace, started};
 use crate::role::RoleName;
@@ -139,10 +139,14 @@ async fn restore(
     for role in &roles {
         drop(started::lock(&dir, *role)?);
     }
-    let broker = broker::start(broker_options(&config)).await?;
+    let broker = start_broker(&config).await?;
     config.bus.url.clone_from(&broker.url);
     let done = async {
-        let bus = connect(&config, "roadcall-restore").await?;
+        let who = match broker.owner() {
+            Some((user, password)) => Who::Owner { user, password },
+            None => Who::Identity(&config.bus.identity),
+        };
+        let bus = connect_as(&config, "roadcall-restore", who).await?;
         let tell = |step: &str| tracing::info!("{step}");
         let replaced = replace::replace(&bus, &config, &roles, wait, tell).await;
         bus.close().await;

@@ -413,6 +413,19 @@ fn credentials_directory() -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
 }
 
+/// Where the seed of an identity is: with what the service manager handed on (`LoadCredential=NAME.nk:…`, or the whole directory
+/// as `identity`), else in `bus.identities_dir`.
+#[must_use]
+pub fn seed_file(config: &Config, name: &str) -> PathBuf {
+    let given = credentials_directory().into_iter().flat_map(|dir| {
+        [format!("{name}.nk"), format!("identity_{name}.nk")].map(|file| dir.join(file))
+    });
+    given
+        .into_iter()
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| Path::new(&config.bus.identities_dir).join(format!("{name}.nk")))
+}
+
 /// Whether the service manager gave this file to the process: who may read it is its business then.
 #[must_use]
 pub fn is_given(path: &Path) -> bool {

@@ -121,6 +121,12 @@ impl Depots {
         }
     }
 
+    /// The configuration with the depots that are let in.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Looks at the files; where they say something new, does it. What can't be done is logged and tried again.
     pub async fn look(&mut self, broker: &mut broker::Running) {
         let result = match self.take(broker).await {

@@ -282,6 +282,7 @@ async fn connect(url: &str, publish: Form) -> Result<JetStream, Error> {
     let config = jetstream::Config {
         url: url.to_owned(),
         credentials: None,
+        identity: None,
         ca_file: None,
         name: "roadcall-bench".to_owned(),
         connect_timeout: Duration::from_secs(5),
