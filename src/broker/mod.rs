@@ -32,8 +32,6 @@ pub const FLOOR: (u32, u32, u32) = (2, 10, 25);
 pub const LINK_FLOOR: (u32, u32, u32) = (2, 15, 1);
 /// The user of the system account, which only this process knows the password of.
 pub(crate) const SYSTEM_USER: &str = "roadcall";
-/// The user of the site's account that this process is, where everybody else has an identity of his own.
-pub(crate) const OWNER_USER: &str = "owner";
 /// Where the child finds the key of its store.
 pub(crate) const KEY_VARIABLE: &str = "RC_JS_KEY";
 /// How long a start may take.
@@ -168,11 +166,12 @@ impl Running {
         password.map(|password| (SYSTEM_USER, password))
     }
 
-    /// User and password of this process in the site's account, where everybody who comes in needs an identity.
+    /// The seed of this process in the site's account, where everybody who comes in needs an identity.
     #[must_use]
-    pub fn owner(&self) -> Option<(&'static str, &str)> {
-        let password = self.settings.owner.as_deref();
-        password.map(|password| (OWNER_USER, password))
+    pub fn owner(&self) -> Option<String> {
+        let owner = self.settings.owner.as_ref();
+        // It was made with its seed.
+        owner.and_then(|pair| pair.seed().ok())
     }
 
     /// Gives it other links, without a restart: new depots may connect, removed ones may not come in again. Who is in stays
@@ -275,11 +274,12 @@ async fn launch(
         version: numbers(&version),
     };
     let url = format!("nats://{}:{}", listening.host, listening.port);
-    // New at each start, and nowhere but in the server's file, which only its owner reads.
-    let draw = || uuid::Uuid::new_v4().simple().to_string();
+    let doors = options.links.leaf_listen.is_some();
     let settings = settings::Settings {
-        system: options.links.leaf_listen.is_some().then(draw),
-        owner: options.identities.is_some().then(draw),
+        // New at each start, and nowhere but in the server's file, which only its owner reads.
+        system: doors.then(|| uuid::Uuid::new_v4().simple().to_string()),
+        // The same, and its seed is in no file at all.
+        owner: options.identities.is_some().then(nkeys::KeyPair::new_user),
         options,
         listening,
         cipher: opened.as_ref().map(|opened| opened.cipher),

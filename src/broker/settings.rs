@@ -9,7 +9,7 @@ use super::at_rest::Cipher;
 use super::identities;
 use super::leftover::PID_FILE;
 use super::links::{self, ACCOUNT, quoted};
-use super::{Error, KEY_VARIABLE, OWNER_USER, Options, SYSTEM_USER};
+use super::{Error, KEY_VARIABLE, Options, SYSTEM_USER};
 
 /// From which version the flags of BROKER 0 A are known.
 const FEATURE_FLAGS: (u32, u32, u32) = (2, 15, 0);
@@ -31,8 +31,8 @@ pub(super) struct Settings {
     pub(super) listening: Listening,
     /// The password of the system account's user, where there are depots to cut off.
     pub(super) system: Option<String>,
-    /// The password of this process, where everybody needs an identity.
-    pub(super) owner: Option<String>,
+    /// This process, where everybody needs an identity.
+    pub(super) owner: Option<nkeys::KeyPair>,
     /// The cipher of an encrypted store; its key is in the child's environment.
     pub(super) cipher: Option<Cipher>,
     pub(super) file: PathBuf,
@@ -71,10 +71,9 @@ impl Settings {
     /// Those of the site's own account who are no depots.
     fn users(&self) -> Vec<String> {
         match (&self.options.identities, &self.owner) {
-            (Some(known), Some(password)) => {
-                let (user, password) = (quoted(OWNER_USER), quoted(password));
-                let owner = format!("{{ user: {user}, password: {password} }}");
+            (Some(known), Some(owner)) => {
                 let operators = known.operators.iter().map(|key| identities::user(key));
+                let owner = identities::user(&owner.public_key());
                 std::iter::once(owner).chain(operators).collect()
             }
             _ => vec!["{ user: \"app\", password: \"app\" }".to_owned()],

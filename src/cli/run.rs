@@ -111,7 +111,7 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
         systemd::status("starting the roles");
         let owner = broker.as_ref().and_then(broker::Running::owner);
         let begun = tokio::select! {
-            begun = start_patiently(&config, &wanted, names, embedded, owner) => Some(begun),
+            begun = start_patiently(&config, &wanted, names, embedded, owner.as_deref()) => Some(begun),
             _ = terminate.recv() => None,
         };
         let result = match begun {
@@ -233,7 +233,7 @@ async fn start(
     wanted: &Wanted,
     names: &[String],
     embedded: bool,
-    owner: Option<(&str, &str)>,
+    owner: Option<&str>,
 ) -> Result<Running, Failure> {
     let name = format!("roadcall-{}", names.join("-"));
     let (roles, gateway) = (&wanted.roles, wanted.gateway);
@@ -281,7 +281,7 @@ async fn start_patiently(
     wanted: &Wanted,
     names: &[String],
     embedded: bool,
-    owner: Option<(&str, &str)>,
+    owner: Option<&str>,
 ) -> Result<Running, Failure> {
     let in_cluster = embedded && !config.broker.cluster_listen.is_empty();
     let mut told = false;

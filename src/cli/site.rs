@@ -142,10 +142,9 @@ async fn restore(
     let broker = start_broker(&config).await?;
     config.bus.url.clone_from(&broker.url);
     let done = async {
-        let who = match broker.owner() {
-            Some((user, password)) => Who::Owner { user, password },
-            None => Who::Identity(&config.bus.identity),
-        };
+        let owner = broker.owner();
+        let own = Who::Identity(&config.bus.identity);
+        let who = owner.as_deref().map_or(own, Who::Owner);
         let bus = connect_as(&config, "roadcall-restore", who).await?;
         let tell = |step: &str| tracing::info!("{step}");
         let replaced = replace::replace(&bus, &config, &roles, wait, tell).await;

@@ -38,7 +38,7 @@ impl Connections {
         name: &str,
         roles: &[RoleName],
         gateway: bool,
-        owner: Option<(&str, &str)>,
+        owner: Option<&str>,
     ) -> Result<Self, bus::Error> {
         let connect = async |who: Who<'_>| {
             let connection = preflight::connection(config, name, who);
@@ -50,10 +50,7 @@ impl Connections {
             return Ok(connect(Who::Identity(&config.bus.identity)).await?.into());
         }
         let (own, mut others) = match owner {
-            Some((user, password)) => {
-                let own = connect(Who::Owner { user, password }).await?;
-                (own, BTreeMap::new())
-            }
+            Some(seed) => (connect(Who::Owner(seed)).await?, BTreeMap::new()),
             None => {
                 let first = names.next().unwrap_or(&config.bus.identity);
                 let own = connect(Who::Identity(first)).await?;

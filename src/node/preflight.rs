@@ -55,13 +55,8 @@ pub fn publish_form(config: &Config) -> Form {
 pub enum Who<'w> {
     /// Who has the seed of this name.
     Identity(&'w str),
-    /// Whoever runs the broker.
-    Owner {
-        /// The user.
-        user: &'w str,
-        /// The password, which no other process knows.
-        password: &'w str,
-    },
+    /// Whoever runs the broker, by a seed that no other process knows.
+    Owner(&'w str),
 }
 
 /// Whether those who connect prove who they are by the identities of `bus.identities_dir`.
@@ -72,14 +67,14 @@ pub fn has_identities(config: &Config) -> bool {
 
 fn identity(config: &Config, who: Who<'_>) -> Identity {
     match who {
-        Who::Owner { user, password } => Identity::Password {
-            user: user.to_owned(),
-            password: password.to_owned(),
-        },
+        Who::Owner(seed) => {
+            let seed = seed.to_owned();
+            Identity::new(move || Ok(seed.clone()))
+        }
         Who::Identity(name) => {
             let path = seed_file(config, name);
             let given = is_given(&path);
-            Identity::by_seed(move || {
+            Identity::new(move || {
                 identities::seed(&path, given).map_err(|error| error.to_string())
             })
         }

@@ -1,5 +1,4 @@
-//! Who a connection is: a key pair whose seed is read anew at each connection, so that a renewed one is used from the next on, or
-//! a user with a password that only this process knows.
+//! Who a connection is: a key pair whose seed is read anew at each connection, so that a renewed one is used from the next on.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,41 +9,29 @@ use nkeys::KeyPair;
 /// Gives a seed, or a sentence why there is none.
 type Source = dyn Fn() -> Result<String, String> + Send + Sync;
 
-/// As whom to connect.
+/// As whom to connect: as who has the seed that this gives.
 #[derive(Clone)]
-pub enum Identity {
-    /// Who has this seed.
-    Seed(Arc<Source>),
-    /// A user by name.
-    Password {
-        /// The name.
-        user: String,
-        /// The password.
-        password: String,
-    },
-}
+pub struct Identity(Arc<Source>);
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Seed(_) => "Identity(seed)",
-            Self::Password { .. } => "Identity(password)",
-        })
+        f.write_str("Identity")
     }
 }
 
 impl Identity {
-    /// Who has the seed that `source` gives; it is asked at each connection.
-    pub fn by_seed(source: impl Fn() -> Result<String, String> + Send + Sync + 'static) -> Self {
-        Self::Seed(Arc::new(source))
+    /// `source` is asked at each connection.
+    pub fn new(source: impl Fn() -> Result<String, String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(source))
     }
 
     /// Whether a connection could be made as this one, as far as it can be told here.
     pub(super) fn check(&self) -> Result<(), String> {
-        match self {
-            Self::Seed(source) => source().map(drop),
-            Self::Password { .. } => Ok(()),
-        }
+        self.pair().map(drop)
+    }
+
+    fn pair(&self) -> Result<KeyPair, String> {
+        KeyPair::from_seed(&(self.0)()?).map_err(|error| error.to_string())
     }
 
     pub(super) fn options(&self) -> ConnectOptions {
@@ -57,18 +44,10 @@ impl Identity {
 
     /// What the server is shown, which has drawn `nonce`.
     fn proof(&self, nonce: &[u8]) -> Result<Auth, String> {
+        let pair = self.pair()?;
         let mut auth = Auth::new();
-        match self {
-            Self::Seed(source) => {
-                let pair = KeyPair::from_seed(&source()?).map_err(|error| error.to_string())?;
-                auth.nkey = Some(pair.public_key());
-                auth.signature = Some(pair.sign(nonce).map_err(|error| error.to_string())?);
-            }
-            Self::Password { user, password } => {
-                auth.username = Some(user.clone());
-                auth.password = Some(password.clone());
-            }
-        }
+        auth.signature = Some(pair.sign(nonce).map_err(|error| error.to_string())?);
+        auth.nkey = Some(pair.public_key());
         Ok(auth)
     }
 }
