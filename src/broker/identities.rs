@@ -80,7 +80,11 @@ impl Identities {
 
     /// What the site's account has besides its users: what it gives and gets.
     pub(super) fn site_account(&self) -> String {
-        format!("{}{}", exports(&self.exports(ACCOUNT)), imports(&self.imports))
+        format!(
+            "{}{}",
+            exports(&self.exports(ACCOUNT)),
+            imports(&self.imports)
+        )
     }
 
     /// The other accounts.
@@ -116,7 +120,11 @@ fn exports(exports: &Exports<'_>) -> String {
             Kind::Stream => format!("    {{ stream: {subject}, accounts: [{accounts}] }}\n"),
             Kind::One | Kind::Many => format!(
                 "    {{ service: {subject}, accounts: [{accounts}], response_type: \"{}\" }}\n",
-                if *kind == Kind::Many { "stream" } else { "singleton" }
+                if *kind == Kind::Many {
+                    "stream"
+                } else {
+                    "singleton"
+                }
             ),
         }
     };
@@ -167,11 +175,20 @@ mod tests {
             imports: vec![import("A", "svc.a.>", Kind::One)],
             accounts: vec![
                 account("A", vec![import("RC", "x", Kind::Many)]),
-                account("B", vec![import("RC", "x", Kind::One), import("A", "svc.a.b", Kind::One)]),
+                account(
+                    "B",
+                    vec![
+                        import("RC", "x", Kind::One),
+                        import("A", "svc.a.b", Kind::One),
+                    ],
+                ),
             ],
         };
         let site = identities.site_account();
-        assert!(site.contains("service: \"x\", accounts: [\"A\", \"B\"], response_type: \"stream\""), "{site}");
+        assert!(
+            site.contains("service: \"x\", accounts: [\"A\", \"B\"], response_type: \"stream\""),
+            "{site}"
+        );
         let others = identities.others();
         for line in [
             "service: \"svc.a.>\", accounts: [\"RC\"], response_type: \"singleton\"",

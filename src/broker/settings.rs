@@ -106,7 +106,7 @@ impl Settings {
             .as_ref()
             .map_or(site, |cluster| &cluster.server_name);
         let mut users = self.users();
-        users.extend(links.leafs.iter().map(links::leaf_user));
+        users.extend(links.leafs.iter().flat_map(links::leaf_users));
         let system = self.system.as_ref().map_or_else(String::new, |password| {
             let password = quoted(password);
             format!("  SYS {{ users: [{{ user: {SYSTEM_USER}, password: {password} }}] }}\n")

@@ -16,8 +16,8 @@ use crate::broker::at_rest::StoreKey;
 use crate::broker::at_rest::rotate::{Rotated, rotate};
 use crate::config::is_given;
 use crate::node::grants;
-use crate::ops::{certificates, identities};
 use crate::ops::ownership::Owner;
+use crate::ops::{certificates, identities};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AuthVerb {
@@ -51,7 +51,12 @@ pub(super) enum AuthVerb {
 #[derive(Debug, Args)]
 pub(super) struct Init {
     /// Where the authority and the certificate are written.
-    #[arg(long, value_name = "DIR", requires = "names", required_unless_present = "identities")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        requires = "names",
+        required_unless_present = "identities"
+    )]
     dir: Option<PathBuf>,
     /// A host name or an address that this box is reached by; several times for several.
     #[arg(long = "name", value_name = "NAME", requires = "dir")]
@@ -178,7 +183,12 @@ fn init(connection: &Connection, wanted: &Init) -> Result<ExitCode, Failure> {
         let files = certificates::settle(dir, &wanted.names, wanted.renew)
             .map_err(|error| Failure::other(error.to_string(), "see roadcall auth init --help"))?;
         if connection.json {
-            let named = [("ca", &files.ca), ("caKey", &files.ca_key), ("cert", &files.cert), ("key", &files.key)];
+            let named = [
+                ("ca", &files.ca),
+                ("caKey", &files.ca_key),
+                ("cert", &files.cert),
+                ("key", &files.key),
+            ];
             all.extend(named.map(|(name, path)| (name.to_owned(), json!(path))));
         } else {
             say_certificates(&files)?;
@@ -212,7 +222,10 @@ fn make_identities(dir: &Path, wanted: &Init) -> Result<Vec<String>, Failure> {
 }
 
 fn say_identities(dir: &Path, wanted: &Init) -> Result<(), Failure> {
-    say(format_args!("[bus]\nidentities_dir = \"{}\"", dir.display()))?;
+    say(format_args!(
+        "[bus]\nidentities_dir = \"{}\"",
+        dir.display()
+    ))?;
     let then = if wanted.retire_old {
         "# The broker cuts off within seconds who still proves an old seed; who has the new one is back at once."
     } else if wanted.renew_identity.is_empty() {
@@ -226,7 +239,11 @@ fn say_identities(dir: &Path, wanted: &Init) -> Result<(), Failure> {
 }
 
 fn say_certificates(files: &certificates::Files) -> Result<(), Failure> {
-    let (ca, cert, key) = (files.ca.display(), files.cert.display(), files.key.display());
+    let (ca, cert, key) = (
+        files.ca.display(),
+        files.cert.display(),
+        files.key.display(),
+    );
     say(format_args!(
         "[tls]\nca_file = \"{ca}\"\ncert_file = \"{cert}\"\nkey_file = \"{key}\""
     ))?;

@@ -20,8 +20,8 @@ use super::run::{broker_options, settle_sync};
 use crate::broker::{self, at_rest::Encryption};
 use crate::bus::jetstream::JetStream;
 use crate::bus::topology;
-use crate::config::{Config, Profile, is_given, seed_file};
-use crate::node::preflight::{Who, guard_archive, has_identities, inspect_store};
+use crate::config::{Config, Profile};
+use crate::node::preflight::{Who, check_identity, guard_archive, has_identities, inspect_store};
 use crate::node::run::{desired, routes};
 use crate::ops::certificates::days_left;
 use crate::ops::identities::{self, GATEWAY};
@@ -266,10 +266,11 @@ fn access(config: &Config, asked: &Wanted, embedded: bool, found: &mut Findings)
     let names: Vec<&str> = names.chain(asked.gateway.then_some(GATEWAY)).collect();
     let mut results: Vec<Result<(), identities::Error>> = Vec::new();
     results.extend((embedded || asked.broker_only).then(public));
-    results.extend(names.iter().map(|name| {
-        let path = seed_file(config, name);
-        identities::seed(&path, is_given(&path)).map(drop)
-    }));
+    results.extend(
+        names
+            .iter()
+            .map(|name| check_identity(config, Who::Identity(name))),
+    );
     let failed: Vec<String> = results
         .into_iter()
         .filter_map(|result| result.err().map(|error| error.to_string()))

@@ -25,8 +25,17 @@ pub(super) async fn connect_as(
     name: &str,
     who: Who<'_>,
 ) -> Result<JetStream, Failure> {
+    check_identity(config, who)?;
     let bus = JetStream::connect(preflight::connection(config, name, who));
     Ok(bus.await?)
+}
+
+/// Whether somebody's seed can be used; it ends with 64 if not, for the next try would end the same way.
+pub(super) fn check_identity(config: &Config, who: Who<'_>) -> Result<(), Failure> {
+    preflight::check_identity(config, who).map_err(|error| {
+        let help = "roadcall auth init --identities makes identities; a process needs its own (docs/identities.md)";
+        Failure::usage(&format!("bus.identities_dir: {error}"), help)
+    })
 }
 
 /// Somebody with a connection.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Connection;
+use super::client::check_identity;
 use super::failure::Failure;
 use super::logging;
 use super::reload::Reloader;
@@ -22,9 +23,10 @@ use crate::node::clock::Clock;
 use crate::node::connections::Connections;
 use crate::node::identities;
 use crate::node::metrics::textfile::Textfile;
-use crate::node::preflight::{guard_archive, sync};
+use crate::node::preflight::{Who, guard_archive, sync};
 use crate::node::run::{Node, desired, routes, settle_topology};
 use crate::node::sites::{self, Depots};
+use crate::ops::identities::GATEWAY;
 use crate::ops::{private, systemd};
 
 /// How often rules that wait for `topology apply` are held against the server.
@@ -64,7 +66,10 @@ pub(super) fn broker_options(config: &Config) -> broker::Options {
 pub(super) async fn start_broker(config: &Config) -> Result<broker::Running, Failure> {
     let mut options = broker_options(config);
     options.identities = identities::of(config).map_err(|error| {
-        Failure::usage(&format!("bus.identities_dir: {error}"), "see docs/identities.md")
+        Failure::usage(
+            &format!("bus.identities_dir: {error}"),
+            "see docs/identities.md",
+        )
     })?;
     Ok(broker::start(options).await?)
 }
@@ -97,6 +102,10 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
         let hangup = on(SignalKind::hangup())?;
         let mut terminate = on(SignalKind::terminate())?;
         let embedded = wanted.embedded(&config);
+        let names_wanted = wanted.roles.iter().map(|role| role.as_str());
+        for name in names_wanted.chain(wanted.gateway.then_some(GATEWAY)) {
+            check_identity(&config, Who::Identity(name))?;
+        }
         let mut broker = if embedded {
             systemd::status("starting the broker");
             let running = start_broker(&config).await?;

@@ -348,6 +348,7 @@ fn whole_secret(key: &str) -> bool {
         ".smtp_password",
         ".push_secret",
         "hub.password",
+        "hub.seed",
     ]
     .iter()
     .any(|name| key.ends_with(name))

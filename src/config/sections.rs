@@ -199,7 +199,9 @@ pub struct Hub {
     pub url: Vec<String>,
     /// This depot's user there; else the site's name.
     pub user: String,
-    /// Its password.
+    /// The seed of its identity there (SU…).
+    pub seed: String,
+    /// Its password, of a site file from before there were seeds.
     pub password: String,
     /// The certificates that the hub's is to be signed by, as PEM text; with them the link is TLS 1.3 and nothing else.
     pub ca: String,

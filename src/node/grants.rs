@@ -6,10 +6,10 @@
 
 use std::collections::BTreeSet;
 
+use super::otp;
 use super::registry;
 use super::resend::{OF_DEPOT, RESEND};
 use super::status::{outcome_in, outcomes_in, status_of};
-use super::otp;
 use crate::broker::identities::{Account, Identities, Import, Kind, SITE_ACCOUNT};
 use crate::bus::jetstream::service::{command_subject, depot_command};
 use crate::bus::links::{HUB, Link};
@@ -167,7 +167,9 @@ impl<'c> Grants<'c> {
         get.one("$JS.API.INFO");
         get.infos(&[EVENTS, ADVISORIES, API_CALLS, CARRY, DLQ]);
         get.infos(&[REPLAYS_STREAM, TOPOLOGY_STREAM, SNAPSHOTS]);
-        get.one(format!("$JS.API.CONSUMER.INFO.{ADVISORIES}.{ADVISORY_QUEUE}"));
+        get.one(format!(
+            "$JS.API.CONSUMER.INFO.{ADVISORIES}.{ADVISORY_QUEUE}"
+        ));
         get.one(format!("$JS.API.CONSUMER.INFO.{API_CALLS}.{API_QUEUE}"));
         for depot in &self.depots {
             get.infos(&[&format!("{SNAPSHOTS}_{depot}")]);
@@ -187,7 +189,10 @@ impl<'c> Grants<'c> {
     }
 
     fn link_info(&self, get: &mut Imports, link: &Link) {
-        get.one(format!("$JS.API.CONSUMER.INFO.{EVENTS}.{}", link.consumer()));
+        get.one(format!(
+            "$JS.API.CONSUMER.INFO.{EVENTS}.{}",
+            link.consumer()
+        ));
     }
 
     fn queue_info(&self, get: &mut Imports, role: RoleName) {
@@ -256,19 +261,30 @@ impl<'c> Grants<'c> {
         }
         for depot in &self.depots {
             let link = Link::down(depot, Vec::new());
-            get.one(format!("$JS.API.CONSUMER.RESET.{EVENTS}.{}", link.consumer()));
+            get.one(format!(
+                "$JS.API.CONSUMER.RESET.{EVENTS}.{}",
+                link.consumer()
+            ));
             get.keeps(&format!("SNAPSHOTS_{depot}"));
             // The answer comes over the link under a subject that names the depot, and under no other (BROKER 1).
             get.add(SITE_ACCOUNT, Kind::Stream, format!("rc.reply.{depot}.>"));
         }
         if self.linked {
-            get.add(SITE_ACCOUNT, Kind::Stream, format!("rc.reply.{HUB}.{site}.>"));
+            get.add(
+                SITE_ACCOUNT,
+                Kind::Stream,
+                format!("rc.reply.{HUB}.{site}.>"),
+            );
         }
     }
 
     /// What a role says of itself.
     fn questions(&self, get: &mut Imports, of: &Answers) {
-        for question in [status_of(of.role), outcome_in(of.role), outcomes_in(of.role)] {
+        for question in [
+            status_of(of.role),
+            outcome_in(of.role),
+            outcomes_in(of.role),
+        ] {
             get.add(&of.account(), Kind::One, self.command(&question));
         }
     }
@@ -375,6 +391,8 @@ mod tests {
             config.depots.push(crate::config::depots::Depot {
                 site: depot.to_owned(),
                 password: "x".to_owned(),
+                seed: String::new(),
+                older: Vec::new(),
                 down: Vec::new(),
                 roles: Vec::new(),
                 since: crate::event::Ts::from_ms(0),

@@ -65,6 +65,20 @@ pub fn has_identities(config: &Config) -> bool {
     !config.bus.identities_dir.is_empty() && config.bus.creds.is_empty()
 }
 
+/// Whether somebody's seed is there and nobody else's to read.
+///
+/// # Errors
+/// What is wrong with its file.
+pub fn check_identity(config: &Config, who: Who<'_>) -> Result<(), identities::Error> {
+    match who {
+        Who::Identity(name) if has_identities(config) => {
+            let path = seed_file(config, name);
+            identities::seed(&path, is_given(&path)).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
 fn identity(config: &Config, who: Who<'_>) -> Identity {
     match who {
         Who::Owner(seed) => {
@@ -74,9 +88,7 @@ fn identity(config: &Config, who: Who<'_>) -> Identity {
         Who::Identity(name) => {
             let path = seed_file(config, name);
             let given = is_given(&path);
-            Identity::new(move || {
-                identities::seed(&path, given).map_err(|error| error.to_string())
-            })
+            Identity::new(move || identities::seed(&path, given).map_err(|error| error.to_string()))
         }
     }
 }

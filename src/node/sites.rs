@@ -20,6 +20,7 @@ use crate::bus::{self, EVENTS, Headers};
 use crate::config::Config;
 use crate::config::depots::{self, Depot};
 use crate::event::Actor;
+use crate::ops::identities;
 use crate::role::RoleName;
 
 /// How long a depot may take to answer.
@@ -66,6 +67,7 @@ pub fn broker_links(config: &Config) -> Links {
                 user => user.to_owned(),
             },
             password: hub.password.clone(),
+            seed: hub.seed.clone(),
             ca: (!hub.ca.is_empty()).then(|| hub.ca.clone()),
         }),
         proof: config.tls.has_cert().then(|| Proof {
@@ -84,16 +86,26 @@ pub fn broker_links(config: &Config) -> Links {
     }
 }
 
-/// Whether a depot's broker may still come in as it could.
+/// Whether a depot's broker may still come in in every way in which it could.
 fn lets_in(config: &Config, depot: &Depot) -> bool {
-    let same = |other: &Depot| other.site == depot.site && other.password == depot.password;
-    config.depots.iter().any(same)
+    let (before, now) = (leafs(std::slice::from_ref(depot)), leafs(&config.depots));
+    before.iter().all(|was| {
+        let same = |is: &&Leaf| is.site == was.site;
+        now.iter().find(same).is_some_and(|is| {
+            let password = was.password.is_empty() || was.password == is.password;
+            password && was.keys.iter().all(|key| is.keys.contains(key))
+        })
+    })
 }
 
 fn leafs(depots: &[Depot]) -> Vec<Leaf> {
     let leaf = |depot: &Depot| Leaf {
         site: depot.site.clone(),
         password: depot.password.clone(),
+        keys: identities::public_of(&depot.seed)
+            .into_iter()
+            .chain(depot.older.iter().cloned())
+            .collect(),
     };
     depots.iter().map(leaf).collect()
 }
@@ -349,17 +361,4 @@ pub async fn link_states(bus: &JetStream) -> Result<BTreeMap<String, LinkState>,
 
 fn number(value: &serde_json::Value) -> u64 {
     value.as_u64().unwrap_or(0)
-}
-
-/// A new password: letters and digits, 160 random bits.
-///
-/// # Errors
-/// The system has no randomness.
-pub fn password() -> Result<String, Error> {
-    let mut bytes = [0; 20];
-    getrandom::fill(&mut bytes).map_err(|error| Error::File {
-        path: "the system's random numbers".to_owned(),
-        message: error.to_string(),
-    })?;
-    Ok(data_encoding::BASE32_NOPAD.encode(&bytes).to_lowercase())
 }

@@ -125,6 +125,23 @@ pub fn seed(path: &Path, given: bool) -> Result<String, Error> {
     }
 }
 
+/// A new seed.
+///
+/// # Errors
+/// A sentence.
+pub fn draw() -> Result<String, String> {
+    KeyPair::new_user()
+        .seed()
+        .map_err(|error| error.to_string())
+}
+
+/// The public key of a seed; `None` for what is none.
+#[must_use]
+pub fn public_of(seed: &str) -> Option<String> {
+    let pair = KeyPair::from_seed(seed).ok()?;
+    (pair.key_pair_type() == KeyPairType::User).then(|| pair.public_key())
+}
+
 /// What was done to an identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Done {
@@ -170,7 +187,11 @@ pub fn settle(dir: &Path, names: &[&str], renew: &[String]) -> Result<Vec<(Strin
         let pair = KeyPair::new_user();
         let keys = all.entry((*name).to_owned()).or_default();
         keys.insert(0, pair.public_key());
-        let what = if keys.len() > 1 { Done::Renewed } else { Done::Made };
+        let what = if keys.len() > 1 {
+            Done::Renewed
+        } else {
+            Done::Made
+        };
         done.push(((*name).to_owned(), what));
         seeds.push((*name, pair));
     }
@@ -265,7 +286,10 @@ mod tests {
         assert_eq!(done, [("incident".to_owned(), Done::Renewed)]);
         let both = public(dir).expect("read");
         let new = key_of(dir, "incident");
-        assert_eq!(both["incident"], [new.clone(), first["incident"][0].clone()]);
+        assert_eq!(
+            both["incident"],
+            [new.clone(), first["incident"][0].clone()]
+        );
         assert_eq!(both[OPERATOR], first[OPERATOR]);
 
         assert_eq!(retire(dir).expect("retired").len(), 1);
@@ -279,11 +303,17 @@ mod tests {
         settle(dir.path(), &[READER], &[]).expect("made");
         let path = seed_file(dir.path(), READER);
         let mode = |path: &Path| path.metadata().expect("there").permissions().mode() & 0o777;
-        assert_eq!((mode(&path), mode(&public_file(dir.path()))), (0o600, 0o644));
+        assert_eq!(
+            (mode(&path), mode(&public_file(dir.path()))),
+            (0o600, 0o644)
+        );
         for open in [0o640, 0o604, 0o644] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(open)).expect("set");
             let error = seed(&path, false).expect_err("too open").to_string();
-            assert!(error.contains("chmod 600") && error.lines().count() == 1, "{error}");
+            assert!(
+                error.contains("chmod 600") && error.lines().count() == 1,
+                "{error}"
+            );
             assert!(seed(&path, true).is_ok(), "the service manager's business");
         }
     }
@@ -292,14 +322,33 @@ mod tests {
     fn what_is_no_identity_is_named() {
         let dir = tempfile::tempdir().expect("a directory");
         let dir = dir.path();
-        assert!(public(dir).expect_err("none").to_string().contains("auth init"));
+        assert!(
+            public(dir)
+                .expect_err("none")
+                .to_string()
+                .contains("auth init")
+        );
         let error = settle(dir, &[READER], &["writer".to_owned()]).expect_err("unknown");
         assert!(error.to_string().contains("'writer'"), "{error}");
         let account = KeyPair::new_account();
-        std::fs::write(public_file(dir), format!("reader = ['{}']", account.public_key())).expect("written");
-        assert!(public(dir).expect_err("an account").to_string().contains("no public key"));
+        std::fs::write(
+            public_file(dir),
+            format!("reader = ['{}']", account.public_key()),
+        )
+        .expect("written");
+        assert!(
+            public(dir)
+                .expect_err("an account")
+                .to_string()
+                .contains("no public key")
+        );
         let path = dir.join("x.nk");
         write(&path, &account.seed().expect("a seed"), 0o600).expect("written");
-        assert!(seed(&path, false).expect_err("an account").to_string().contains("no seed"));
+        assert!(
+            seed(&path, false)
+                .expect_err("an account")
+                .to_string()
+                .contains("no seed")
+        );
     }
 }
