@@ -30,8 +30,6 @@ use settings::Listening;
 pub const FLOOR: (u32, u32, u32) = (2, 10, 25);
 /// Oldest nats-server that links sites: durable sourcing, and acks and replies that name their site (BROKER 0 A, C).
 pub const LINK_FLOOR: (u32, u32, u32) = (2, 15, 1);
-/// The user of the system account, which only this process knows the password of.
-pub(crate) const SYSTEM_USER: &str = "roadcall";
 /// Where the child finds the key of its store.
 pub(crate) const KEY_VARIABLE: &str = "RC_JS_KEY";
 /// How long a start may take.
@@ -159,11 +157,11 @@ impl Running {
         format!("http://{host}:{port}")
     }
 
-    /// User and password of the server's system account, where it lets depots in.
+    /// The seed of the server's system account, where it lets depots in.
     #[must_use]
-    pub fn system(&self) -> Option<(&'static str, &str)> {
-        let password = self.settings.system.as_deref();
-        password.map(|password| (SYSTEM_USER, password))
+    pub fn system(&self) -> Option<String> {
+        let system = self.settings.system.as_ref();
+        system.and_then(|pair| pair.seed().ok())
     }
 
     /// The seed of this process in the site's account, where everybody who comes in needs an identity.
@@ -276,9 +274,8 @@ async fn launch(
     let url = format!("nats://{}:{}", listening.host, listening.port);
     let doors = options.links.leaf_listen.is_some();
     let settings = settings::Settings {
-        // New at each start, and nowhere but in the server's file, which only its owner reads.
-        system: doors.then(|| uuid::Uuid::new_v4().simple().to_string()),
-        // The same, and its seed is in no file at all.
+        // New at each start; their seeds are in no file.
+        system: doors.then(nkeys::KeyPair::new_user),
         owner: options.identities.is_some().then(nkeys::KeyPair::new_user),
         options,
         listening,

@@ -9,7 +9,7 @@ use super::at_rest::Cipher;
 use super::identities;
 use super::leftover::PID_FILE;
 use super::links::{self, ACCOUNT, quoted};
-use super::{Error, KEY_VARIABLE, Options, SYSTEM_USER};
+use super::{Error, KEY_VARIABLE, Options};
 
 /// From which version the flags of BROKER 0 A are known.
 const FEATURE_FLAGS: (u32, u32, u32) = (2, 15, 0);
@@ -29,8 +29,9 @@ pub(super) struct Listening {
 pub(super) struct Settings {
     pub(super) options: Options,
     pub(super) listening: Listening,
-    /// The password of the system account's user, where there are depots to cut off.
-    pub(super) system: Option<String>,
+    /// The user of the system account, where there are depots to cut off. It is also why depots whose keys are not known are
+    /// asked for a proof at all: a server that knows no key asks nobody.
+    pub(super) system: Option<nkeys::KeyPair>,
     /// This process, where everybody needs an identity.
     pub(super) owner: Option<nkeys::KeyPair>,
     /// The cipher of an encrypted store; its key is in the child's environment.
@@ -107,9 +108,9 @@ impl Settings {
             .map_or(site, |cluster| &cluster.server_name);
         let mut users = self.users();
         users.extend(links.leafs.iter().flat_map(links::leaf_users));
-        let system = self.system.as_ref().map_or_else(String::new, |password| {
-            let password = quoted(password);
-            format!("  SYS {{ users: [{{ user: {SYSTEM_USER}, password: {password} }}] }}\n")
+        let system = self.system.as_ref().map_or_else(String::new, |pair| {
+            let user = identities::user(&pair.public_key());
+            format!("  SYS {{ users: [{user}] }}\n")
         });
         // On this machine alone nothing leaves the box.
         let here =

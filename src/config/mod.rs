@@ -423,7 +423,8 @@ pub fn seed_file(config: &Config, name: &str) -> PathBuf {
     });
     given
         .into_iter()
-        .find(|path| path.is_file())
+        // The units hand on an empty file where there is none.
+        .find(|path| path.metadata().is_ok_and(|it| it.is_file() && it.len() > 0))
         .unwrap_or_else(|| Path::new(&config.bus.identities_dir).join(format!("{name}.nk")))
 }
 

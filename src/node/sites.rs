@@ -208,14 +208,14 @@ impl Depots {
             .map_err(|error| error.to_string())?;
         link(&self.bus, &config).await?;
         // The server leaves a connection alone whose user is gone.
-        if let Some((user, password)) = broker.system()
+        if let Some(seed) = broker.system()
             && self
                 .config
                 .depots
                 .iter()
                 .any(|depot| !lets_in(&config, depot))
         {
-            cut_leafs(&broker.url, user, password)
+            cut_leafs(&broker.url, &seed)
                 .await
                 .map_err(|error| error.to_string())?;
         }

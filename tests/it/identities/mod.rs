@@ -203,10 +203,14 @@ impl Guarded {
 
     /// A bare client of somebody's.
     pub async fn client(&self, name: &str) -> async_nats::Client {
-        let options = ConnectOptions::with_nkey(self.seed(name))
-            .request_timeout(Some(Duration::from_secs(2)))
-            .subscription_capacity(1 << 20);
-        options.connect(self.url()).await.expect("connected")
+        // While the server reads its configuration again somebody may be refused who is let in right after.
+        eventually("a connection", || async {
+            let options = ConnectOptions::with_nkey(self.seed(name))
+                .request_timeout(Some(Duration::from_secs(2)))
+                .subscription_capacity(1 << 20);
+            options.connect(self.url()).await.ok()
+        })
+        .await
     }
 
     /// The connection of somebody's.

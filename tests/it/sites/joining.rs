@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::place::{Place, ids_of, same_everywhere};
+use super::wire::Weather;
 use super::{Sites, add, publish};
 use crate::support::eventually;
 use roadcall::bus::jetstream::JetStream;
@@ -139,19 +140,22 @@ async fn what_a_depot_proves_itself_with_is_changed_without_a_cut() {
     let id = publish(&depot.connect().await, "depot-a").await;
     arrives(&hub, "depot-a", &id).await;
     for round in 0..2 {
-        let before = std::fs::read_to_string(&given).expect("read");
+        let file_before = std::fs::read_to_string(&given).expect("read");
         let renewed: Vec<&str> = add("depot-a", &depot)
             .into_iter()
             .chain(["--renew"])
             .collect();
         sites.hub.json(&renewed);
         // What it had still counts: it comes in again with it.
-        sites.wire.again(sites.wire.so_far()).await;
+        let before = sites.wire.so_far();
+        sites.wire.set(Weather::Cut);
+        sites.wire.set(Weather::Clear);
+        sites.wire.again(before).await;
         let id = publish(&depot.connect().await, "depot-a").await;
         arrives(&hub, "depot-a", &id).await;
         assert_ne!(
             std::fs::read_to_string(&given).expect("read"),
-            before,
+            file_before,
             "{round}"
         );
         depot.kill();
