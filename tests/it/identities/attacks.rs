@@ -37,7 +37,7 @@ fn levers(name: &str) -> Vec<String> {
         .find(|it| it.name == grants::account_of(name));
     let imports = account.into_iter().flat_map(|account| &account.imports);
     imports
-        .map(|import| import.subject.replace('*', "k").replace('>', "k"))
+        .map(|import| import.subject.replace(['*', '>'], "k"))
         .collect()
 }
 
