@@ -89,8 +89,10 @@ pub struct Remote {
     pub urls: Vec<String>,
     /// The depot's user there.
     pub user: String,
-    /// Its password.
+    /// Its password, where it has no seed.
     pub password: String,
+    /// The seed of its identity.
+    pub seed: String,
     /// The authorities that the hub's certificate is to be signed by, as PEM text; nothing for a link in the clear.
     pub ca: Option<String>,
 }
@@ -106,10 +108,12 @@ impl std::fmt::Debug for Remote {
 /// A depot that may connect.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Leaf {
-    /// Its site, which is its user's name, too.
+    /// Its site, which is its user's name where it has a password.
     pub site: String,
-    /// Its password.
+    /// Its password; empty for none.
     pub password: String,
+    /// The public keys that it may prove.
+    pub keys: Vec<String>,
 }
 
 impl std::fmt::Debug for Leaf {
@@ -141,8 +145,8 @@ fn list(texts: impl IntoIterator<Item = String>) -> String {
     format!("[{}]", quoted.join(", "))
 }
 
-/// The hub's user for a depot, with what may come from there and go there.
-pub(super) fn leaf_user(leaf: &Leaf) -> String {
+/// The hub's users for a depot, one for each way in which it may prove itself, with what may come from there and go there.
+pub(super) fn leaf_users(leaf: &Leaf) -> Vec<String> {
     let site = &leaf.site;
     let from_depot = [
         // It begins to read the hub's events behind the last that it has.
@@ -165,13 +169,18 @@ pub(super) fn leaf_user(leaf: &Leaf) -> String {
         format!("svc.roadcall.{site}.>"),
         format!("rc.reply.hub.{site}.>"),
     ];
-    format!(
-        "{{ user: {}, password: {}, permissions: {{ publish: {{ allow: {} }}, subscribe: {{ allow: {} }} }} }}",
-        quoted(site),
-        quoted(&leaf.password),
+    let permissions = format!(
+        "permissions: {{ publish: {{ allow: {} }}, subscribe: {{ allow: {} }} }}",
         list(from_depot),
         list(to_depot)
-    )
+    );
+    let password = (!leaf.password.is_empty()).then(|| {
+        let (user, password) = (quoted(site), quoted(&leaf.password));
+        format!("{{ user: {user}, password: {password}, {permissions} }}")
+    });
+    let keys = leaf.keys.iter();
+    let keys = keys.map(|key| format!("{{ nkey: {}, {permissions} }}", quoted(key)));
+    password.into_iter().chain(keys).collect()
 }
 
 /// What of a depot's JetStream stays closed to the hub: all but the reset of the hub's own consumer. The hub's list has to
@@ -211,8 +220,12 @@ pub(super) fn leafnodes(site: &str, links: &Links, store_dir: &Path) -> String {
         // The server waits that long between attempts and adds up to a second by chance, so that depots that lost the hub
         // together do not come back together.
         parts.push(format!(
-            "reconnect: \"1s\", remotes: [{{ urls: {}, account: {ACCOUNT}, deny_imports: {}{} }}]",
+            "reconnect: \"1s\", remotes: [{{ urls: {}, {}account: {ACCOUNT}, deny_imports: {}{} }}]",
             list(urls),
+            match hub.seed.as_str() {
+                "" => String::new(),
+                seed => format!("nkey: {}, ", quoted(seed)),
+            },
             list(closed_to_hub(site)),
             hub.ca.as_ref().map_or_else(String::new, |_| {
                 let ca = quoted(&store_dir.join(CA_FILE).display().to_string());
@@ -226,8 +239,11 @@ pub(super) fn leafnodes(site: &str, links: &Links, store_dir: &Path) -> String {
     }
 }
 
-/// `nats-leaf://user:password@host:port`.
+/// `nats-leaf://user:password@host:port`; who has a seed needs no user.
 fn with_user(url: &str, hub: &Remote) -> String {
+    if !hub.seed.is_empty() {
+        return url.to_owned();
+    }
     let (scheme, rest) = url.split_once("://").unwrap_or(("nats-leaf", url));
     format!("{scheme}://{}:{}@{rest}", hub.user, hub.password)
 }

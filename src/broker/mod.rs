@@ -3,6 +3,7 @@
 pub mod at_rest;
 mod binary;
 pub mod durability;
+pub mod identities;
 mod leftover;
 mod links;
 pub mod monitor;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use at_rest::{AtRest, Opened};
 use binary::numbers;
 pub use binary::probe;
+use identities::Identities;
 pub use links::{Cluster, Leaf, Links, Proof, Remote};
 use settings::Listening;
 pub use settings::is_here;
@@ -32,8 +34,6 @@ pub use settings::is_here;
 pub const FLOOR: (u32, u32, u32) = (2, 10, 25);
 /// Oldest nats-server that links sites: durable sourcing, and acks and replies that name their site (BROKER 0 A, C).
 pub const LINK_FLOOR: (u32, u32, u32) = (2, 15, 1);
-/// The user of the system account, which only this process knows the password of.
-pub(crate) const SYSTEM_USER: &str = "roadcall";
 /// Where the child finds the key of its store.
 pub(crate) const KEY_VARIABLE: &str = "RC_JS_KEY";
 /// How long a start may take.
@@ -60,6 +60,14 @@ pub enum Error {
         "nats-server {found} can't link sites, 2.15.1 or newer is needed where hub.url or broker.leaf_listen is set"
     )]
     TooOldForLinks {
+        /// Its version.
+        found: String,
+    },
+    /// The subjects that an identity may use are those of newer ones.
+    #[error(
+        "nats-server {found} can't tell identities apart as is needed, 2.15.1 or newer is where bus.identities_dir is set"
+    )]
+    TooOldForIdentities {
         /// Its version.
         found: String,
     },
@@ -125,6 +133,8 @@ pub struct Options {
     pub monitor_url: String,
     /// Its links to other brokers.
     pub links: Links,
+    /// Whom it lets in; `None`: whoever reaches it.
+    pub identities: Option<Identities>,
     /// The key of an encrypted store; `None` where nobody named a place for one.
     pub at_rest: Option<AtRest>,
 }
@@ -151,11 +161,19 @@ impl Running {
         format!("http://{host}:{port}")
     }
 
-    /// User and password of the server's system account, where it lets depots in.
+    /// The seed of the server's system account, where it lets depots in.
     #[must_use]
-    pub fn system(&self) -> Option<(&'static str, &str)> {
-        let password = self.settings.system.as_deref();
-        password.map(|password| (SYSTEM_USER, password))
+    pub fn system(&self) -> Option<String> {
+        let system = self.settings.system.as_ref();
+        system.and_then(|pair| pair.seed().ok())
+    }
+
+    /// The seed of this process in the site's account, where everybody who comes in needs an identity.
+    #[must_use]
+    pub fn owner(&self) -> Option<String> {
+        let owner = self.settings.owner.as_ref();
+        // It was made with its seed.
+        owner.and_then(|pair| pair.seed().ok())
     }
 
     /// Gives it other links, without a restart: new depots may connect, removed ones may not come in again. Who is in stays
@@ -168,6 +186,21 @@ impl Running {
             return Ok(false);
         }
         self.settings.options.links = links;
+        self.settings.write()?;
+        self.read_again();
+        Ok(true)
+    }
+
+    /// Lets others in than before, without a restart; who is in and may be no longer is cut off by the server. Does nothing
+    /// where it knows these already, or lets everybody in.
+    ///
+    /// # Errors
+    /// The server's configuration can't be written.
+    pub fn admit(&mut self, identities: Identities) -> Result<bool, Error> {
+        match &mut self.settings.options.identities {
+            Some(known) if *known != identities => *known = identities,
+            _ => return Ok(false),
+        }
         self.settings.write()?;
         self.read_again();
         Ok(true)
@@ -205,6 +238,9 @@ pub async fn start(options: Options) -> Result<Running, Error> {
     let found = probe(&options).await?;
     if options.links.any() && numbers(&found.1) < LINK_FLOOR {
         return Err(Error::TooOldForLinks { found: found.1 });
+    }
+    if options.identities.is_some() && numbers(&found.1) < LINK_FLOOR {
+        return Err(Error::TooOldForIdentities { found: found.1 });
     }
     let fail = |path: &Path, error: std::io::Error| Error::Directory {
         path: path.to_owned(),
@@ -245,10 +281,11 @@ async fn launch(
     let url = format!("nats://{}:{}", listening.host, listening.port);
     let doors = options.links.leaf_listen.is_some();
     let settings = settings::Settings {
+        // New at each start; their seeds are in no file.
+        system: doors.then(nkeys::KeyPair::new_user),
+        owner: options.identities.is_some().then(nkeys::KeyPair::new_user),
         options,
         listening,
-        // New at each start, and nowhere but in the server's file, which only its owner reads.
-        system: doors.then(|| uuid::Uuid::new_v4().simple().to_string()),
         cipher: opened.as_ref().map(|opened| opened.cipher),
         file: config.clone(),
     };

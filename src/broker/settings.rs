@@ -6,9 +6,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::at_rest::Cipher;
+use super::identities;
 use super::leftover::PID_FILE;
 use super::links::{self, ACCOUNT, quoted};
-use super::{Error, KEY_VARIABLE, Options, SYSTEM_USER};
+use super::{Error, KEY_VARIABLE, Options};
 
 /// From which version the flags of BROKER 0 A are known.
 const FEATURE_FLAGS: (u32, u32, u32) = (2, 15, 0);
@@ -28,8 +29,11 @@ pub(super) struct Listening {
 pub(super) struct Settings {
     pub(super) options: Options,
     pub(super) listening: Listening,
-    /// The password of the system account's user, where there are depots to cut off.
-    pub(super) system: Option<String>,
+    /// The user of the system account, where there are depots to cut off. It is also why depots whose keys are not known are
+    /// asked for a proof at all: a server that knows no key asks nobody.
+    pub(super) system: Option<nkeys::KeyPair>,
+    /// This process, where everybody needs an identity.
+    pub(super) owner: Option<nkeys::KeyPair>,
     /// The cipher of an encrypted store; its key is in the child's environment.
     pub(super) cipher: Option<Cipher>,
     pub(super) file: PathBuf,
@@ -65,6 +69,18 @@ impl Settings {
         std::fs::rename(&half, &self.file).map_err(fail)
     }
 
+    /// Those of the site's own account who are no depots.
+    fn users(&self) -> Vec<String> {
+        match (&self.options.identities, &self.owner) {
+            (Some(known), Some(owner)) => {
+                let operators = known.operators.iter().map(|key| identities::user(key));
+                let owner = identities::user(&owner.public_key());
+                std::iter::once(owner).chain(operators).collect()
+            }
+            _ => vec!["{ user: \"app\", password: \"app\" }".to_owned()],
+        }
+    }
+
     fn text(&self) -> String {
         let Options {
             site,
@@ -90,11 +106,11 @@ impl Settings {
             .cluster
             .as_ref()
             .map_or(site, |cluster| &cluster.server_name);
-        let mut users = vec!["{ user: \"app\", password: \"app\" }".to_owned()];
-        users.extend(links.leafs.iter().map(links::leaf_user));
-        let system = self.system.as_ref().map_or_else(String::new, |password| {
-            let password = quoted(password);
-            format!("  SYS {{ users: [{{ user: {SYSTEM_USER}, password: {password} }}] }}\n")
+        let mut users = self.users();
+        users.extend(links.leafs.iter().flat_map(links::leaf_users));
+        let system = self.system.as_ref().map_or_else(String::new, |pair| {
+            let user = identities::user(&pair.public_key());
+            format!("  SYS {{ users: [{user}] }}\n")
         });
         // On this machine alone nothing leaves the box.
         let choose = links.clients_choose;
@@ -106,14 +122,19 @@ impl Settings {
         let encrypted = self.cipher.map_or_else(String::new, |cipher| {
             format!(", cipher: {cipher}, key: ${KEY_VARIABLE}")
         });
-        // Whoever reaches the listener, which is on this machine unless a file says otherwise, is the user `app`: it is the
-        // account that keeps depots, who come in by another door, apart from it.
+        let known = self.options.identities.as_ref();
+        let (services, others) = known.map_or_else(Default::default, |known| {
+            (known.site_account(), known.others())
+        });
+        // Without identities whoever reaches the listener, which is on this machine unless a file says otherwise, is the user
+        // `app`: depots come in by another door.
+        let anybody = known.map_or("no_auth_user: app\n", |_| "");
         format!(
             "# Written by roadcall; changes here are lost.\nserver_name: {}\nlisten: \"{host}:{port}\"\n\
              http: \"{monitor_host}:{monitor_port}\"\npid_file: {}\nping_interval: \"10s\"\nping_max: 2\nmax_payload: 1MB\n\
              {flags}{tls}jetstream {{ store_dir: {}, domain: {}, sync_interval: \"{sync_interval}\", \
              max_file_store: {max_file_store_bytes}{encrypted} }}\n\
-             accounts {{\n{system}  {ACCOUNT} {{ jetstream: enabled, users: [\n  {}\n  ] }}\n}}\n{}no_auth_user: app\n{}{}",
+             accounts {{\n{system}  {ACCOUNT} {{ jetstream: enabled, users: [\n  {}\n  ]\n{services}  }}\n{others}}}\n{}{anybody}{}{}",
             quoted(server_name),
             quoted(&store_dir.join(PID_FILE).display().to_string()),
             quoted(&store_dir.display().to_string()),

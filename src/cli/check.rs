@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Connection;
-use super::client::connect;
+use super::client::connect_as;
 use super::config::{OfRoles, check_further};
 use super::failure::Failure;
 use super::output::{print_json, say};
@@ -20,12 +20,13 @@ use super::run::{broker_options, settle_sync};
 use crate::broker::{self, at_rest::Encryption};
 use crate::bus::jetstream::JetStream;
 use crate::bus::topology;
-use crate::config::{Config, GatewayTls};
+use crate::config::{Config, GatewayTls, Profile};
 use crate::node::certificates::{SOON_DAYS, Standing, look as look_at_certificates};
 use crate::node::clock::Clock;
-use crate::node::preflight::{guard_archive, inspect_store};
+use crate::node::preflight::{Who, check_identity, guard_archive, has_identities, inspect_store};
 use crate::node::run::{desired, routes};
 use crate::node::vault::site_key;
+use crate::ops::identities::{self, GATEWAY};
 use crate::ops::ownership::Owner;
 use crate::role::RoleName;
 
@@ -149,6 +150,7 @@ pub(super) async fn check(connection: &Connection, of: &OfRoles) -> Result<ExitC
         stores(&config, &roles, &mut found);
     }
     sealing(&config, &mut found);
+    access(&config, &asked, embedded, &mut found);
     certificates(&config, &mut found);
     disk(&config, embedded, &mut found);
     found.print(connection.json)?;
@@ -190,7 +192,11 @@ async fn broker(
     if embedded && !config.broker.listen.ends_with(":0") {
         config.bus.url = format!("nats://{}", config.broker.listen);
     }
-    let bus = match connect(config, "roadcall-check").await {
+    // As the role that is to start, whose identity may be the only one here.
+    let roles = asked.roles.iter().map(|role| role.as_str());
+    let first = roles.chain(asked.gateway.then_some(GATEWAY)).next();
+    let who = Who::Identity(first.unwrap_or(&config.bus.identity));
+    let bus = match connect_as(config, "roadcall-check", who).await {
         Ok(bus) => bus,
         Err(failure) => {
             found.fail("broker", &failure);
@@ -272,6 +278,41 @@ fn sealing(config: &Config, found: &mut Findings) {
                 "without that key nobody reads what was sealed",
             ),
         ),
+    }
+}
+
+/// Whether the broker tells those apart who connect, and whether the identities of those who are to are there.
+fn access(config: &Config, asked: &Wanted, embedded: bool, found: &mut Findings) {
+    if !has_identities(config) {
+        if config.bus.creds.is_empty() && config.site.profile == Profile::Prod {
+            let say = "off: whoever reaches the broker may do everything";
+            found.add("identities", Status::Note, say);
+            if let Some(last) = found.0.last_mut() {
+                let do_it = "roadcall auth init --identities DIR makes them, bus.identities_dir names the directory";
+                last.help = Some(do_it.to_owned());
+            }
+        }
+        return;
+    }
+    let public = || identities::public(config.bus.identities_dir.as_ref()).map(drop);
+    let names = asked.roles.iter().map(|role| role.as_str());
+    let names: Vec<&str> = names.chain(asked.gateway.then_some(GATEWAY)).collect();
+    let mut results: Vec<Result<(), identities::Error>> = Vec::new();
+    results.extend((embedded || asked.broker_only).then(public));
+    results.extend(
+        names
+            .iter()
+            .map(|name| check_identity(config, Who::Identity(name))),
+    );
+    let failed: Vec<String> = results
+        .into_iter()
+        .filter_map(|result| result.err().map(|error| error.to_string()))
+        .collect();
+    match failed.is_empty() {
+        true => found.add("identities", Status::Ok, "each connects as itself"),
+        false => failed
+            .into_iter()
+            .for_each(|error| found.add("identities", Status::Failed, error)),
     }
 }
 

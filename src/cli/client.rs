@@ -11,13 +11,31 @@ use crate::bus::jetstream::JetStream;
 use crate::config::{self, Config};
 use crate::node::commands::ACTOR_HEADER;
 use crate::node::inquiry::Inquiry;
-use crate::node::preflight;
+use crate::node::preflight::{self, Who};
 use crate::role::permission::Caller;
 
 /// Connects as the configuration says.
 pub(super) async fn connect(config: &Config, name: &str) -> Result<JetStream, Failure> {
-    let bus = JetStream::connect(preflight::connection(config, name));
+    connect_as(config, name, Who::Identity(&config.bus.identity)).await
+}
+
+/// The same as somebody else, where the broker knows identities.
+pub(super) async fn connect_as(
+    config: &Config,
+    name: &str,
+    who: Who<'_>,
+) -> Result<JetStream, Failure> {
+    check_identity(config, who)?;
+    let bus = JetStream::connect(preflight::connection(config, name, who));
     Ok(bus.await?)
+}
+
+/// Whether somebody's seed can be used; it ends with 64 if not, for the next try would end the same way.
+pub(super) fn check_identity(config: &Config, who: Who<'_>) -> Result<(), Failure> {
+    preflight::check_identity(config, who).map_err(|error| {
+        let help = "roadcall auth init --identities makes identities; a process needs its own (docs/identities.md)";
+        Failure::usage(&format!("bus.identities_dir: {error}"), help)
+    })
 }
 
 /// Somebody with a connection.

@@ -182,6 +182,10 @@ fn broker_line(error: &broker::Error) -> Line {
             C::BrokerTooOld,
             "set broker.binary to a newer one, for example the one that make broker fetches",
         ),
+        E::TooOldForIdentities { .. } => (
+            C::BrokerTooOld,
+            "set broker.binary to a newer one, or leave bus.identities_dir empty",
+        ),
         E::TooOldForLinks { .. } => (
             C::BrokerTooOld,
             "set broker.binary to a newer one, or let the site stand alone",

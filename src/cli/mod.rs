@@ -91,6 +91,9 @@ struct Connection {
     /// A credentials file.
     #[arg(long, global = true, value_name = "PATH")]
     creds: Option<String>,
+    /// As whom to connect where the broker knows identities: `operator`, or `reader`, who changes nothing.
+    #[arg(long, global = true, value_name = "NAME")]
+    identity: Option<String>,
     /// Where databases and the embedded broker live.
     #[arg(long, global = true, value_name = "DIR")]
     state_dir: Option<String>,
@@ -114,6 +117,7 @@ impl Connection {
             flag("site.id", &self.site),
             flag("bus.url", &self.nats),
             flag("bus.creds", &self.creds),
+            flag("bus.identity", &self.identity),
             flag("site.state_dir", &self.state_dir),
         ];
         flags.into_iter().flatten().collect()
@@ -178,7 +182,7 @@ enum Command {
     /// Look at and change the areas that reports count by.
     #[command(subcommand)]
     Geofence(geofence::GeofenceVerb),
-    /// Make the first admin; change the key of the broker's store.
+    /// Make the first admin, the identities of those who connect, certificates; change the key of the broker's store.
     #[command(subcommand)]
     Auth(auth::AuthVerb),
     /// Export what there is of a person, or erase him.

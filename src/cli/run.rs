@@ -8,7 +8,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::Connection;
 use super::certificates::{self, Certificates};
-use super::client::connect;
+use super::client::check_identity;
 use super::failure::Failure;
 use super::logging;
 use super::reload::Reloader;
@@ -22,10 +22,13 @@ use crate::event::Ts;
 use crate::gateway::Gateway;
 use crate::node;
 use crate::node::clock::Clock;
+use crate::node::connections::Connections;
+use crate::node::identities;
 use crate::node::metrics::textfile::Textfile;
-use crate::node::preflight::{guard_archive, sync};
+use crate::node::preflight::{Who, guard_archive, sync};
 use crate::node::run::{Node, desired, routes, settle_topology};
 use crate::node::sites::{self, Depots};
+use crate::ops::identities::GATEWAY;
 use crate::ops::{private, systemd};
 
 /// How often rules that wait for `topology apply` are held against the server.
@@ -34,7 +37,7 @@ const LOOK_FOR_TOPOLOGY: Duration = Duration::from_secs(2);
 /// How often a server of a cluster looks whether the others are there.
 const LOOK_FOR_CLUSTER: Duration = Duration::from_secs(1);
 
-/// How often the hub looks whether depots were added or removed.
+/// How often the hub looks whether depots were added or removed, and a broker whether identities were.
 const LOOK_FOR_DEPOTS: Duration = Duration::from_secs(1);
 
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
@@ -47,6 +50,7 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 
 pub(super) fn broker_options(config: &Config) -> broker::Options {
     broker::Options {
+        identities: None,
         binary: (!config.broker.binary.is_empty()).then(|| config.broker.binary.clone().into()),
         path_dirs: path_dirs(),
         site: config.site.id.clone(),
@@ -58,6 +62,18 @@ pub(super) fn broker_options(config: &Config) -> broker::Options {
         links: sites::broker_links(config),
         at_rest: Some(at_rest(config)),
     }
+}
+
+/// Starts the broker of this configuration, which lets in whom `bus.identities_dir` names, where it names anybody.
+pub(super) async fn start_broker(config: &Config) -> Result<broker::Running, Failure> {
+    let mut options = broker_options(config);
+    options.identities = identities::of(config).map_err(|error| {
+        Failure::usage(
+            &format!("bus.identities_dir: {error}"),
+            "see docs/identities.md",
+        )
+    })?;
+    Ok(broker::start(options).await?)
 }
 
 /// Where the key of the broker's store is, and whether one is made for a new store: in profile prod.
@@ -89,9 +105,13 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
         let mut terminate = on(SignalKind::terminate())?;
         let embedded = wanted.embedded(&config);
         let certificates = Certificates::new(&config, embedded);
+        let names_wanted = wanted.roles.iter().map(|role| role.as_str());
+        for name in names_wanted.chain(wanted.gateway.then_some(GATEWAY)) {
+            check_identity(&config, Who::Identity(name))?;
+        }
         let mut broker = if embedded {
             systemd::status("starting the broker");
-            let running = broker::start(broker_options(&config)).await?;
+            let running = start_broker(&config).await?;
             config.bus.url.clone_from(&running.url);
             tracing::info!(url = running.url, version = running.version, "broker ready");
             Some(running)
@@ -101,8 +121,9 @@ pub(super) fn run(connection: &Connection, names: &[String]) -> Result<ExitCode,
         let sync = settle_sync(&mut config, embedded).await;
         tracing::info!(keepSeconds = sync.keep().as_secs(), "{sync}");
         systemd::status("starting the roles");
+        let owner = broker.as_ref().and_then(broker::Running::owner);
         let begun = tokio::select! {
-            begun = start_patiently(&config, &wanted, names, embedded) => Some(begun),
+            begun = start_patiently(&config, &wanted, names, embedded, owner.as_deref()) => Some(begun),
             _ = terminate.recv() => None,
         };
         let result = match begun {
@@ -187,6 +208,8 @@ struct Running {
     gateway: Option<Gateway>,
     /// What the broker of this process lets in.
     depots: Option<Depots>,
+    /// Whom it lets in.
+    keeper: Option<identities::Keeper>,
     /// The broker, where this process runs it.
     broker: Option<JetStream>,
     /// The metrics of a process without a gateway.
@@ -222,26 +245,32 @@ async fn start(
     wanted: &Wanted,
     names: &[String],
     embedded: bool,
+    owner: Option<&str>,
 ) -> Result<Running, Failure> {
-    let bus = connect(config, &format!("roadcall-{}", names.join("-"))).await?;
+    let name = format!("roadcall-{}", names.join("-"));
+    let (roles, gateway) = (&wanted.roles, wanted.gateway);
+    let all = Connections::open(config, &name, roles, gateway, owner).await?;
+    let bus = all.own().clone();
     let depots = (embedded && config.is_hub()).then(|| Depots::new(bus.clone(), config));
+    let keeper = identities::Keeper::new(config).filter(|_| embedded);
     let broker = embedded.then(|| bus.clone());
     let textfile = |bus: &JetStream| match wanted.gateway {
         true => None,
         false => Textfile::start(bus, config, &names.join("-"), &wanted.roles),
     };
     if !wanted.broker_only {
-        let node = Node::start(bus.clone(), config, &wanted.roles, embedded).await?;
+        let node = Node::start(all.clone(), config, &wanted.roles, embedded).await?;
         // Behind the roles of the same process: they answer from its first request on.
         let textfile = textfile(&bus);
         let gateway = match wanted.gateway {
-            true => Some(Gateway::start(bus, config).await?),
+            true => Some(Gateway::start(all.of_gateway().clone(), config).await?),
             false => None,
         };
         return Ok(Running {
             node: Some(node),
             gateway,
             depots,
+            keeper,
             broker,
             textfile,
         });
@@ -251,6 +280,7 @@ async fn start(
     settle_topology(&bus, &desired, true).await?;
     Ok(Running {
         depots,
+        keeper,
         broker,
         textfile: textfile(&bus),
         ..Running::default()
@@ -263,11 +293,12 @@ async fn start_patiently(
     wanted: &Wanted,
     names: &[String],
     embedded: bool,
+    owner: Option<&str>,
 ) -> Result<Running, Failure> {
     let in_cluster = embedded && !config.broker.cluster_listen.is_empty();
     let mut told = false;
     loop {
-        let error = match start(config, wanted, names, embedded).await {
+        let error = match start(config, wanted, names, embedded, owner).await {
             Err(Failure::Bus(error) | Failure::Node(node::run::Error::Bus(error)))
                 if in_cluster =>
             {
@@ -323,6 +354,7 @@ async fn serve(
         node,
         gateway,
         mut depots,
+        mut keeper,
         textfile,
         ..
     } = running;
@@ -358,12 +390,15 @@ async fn serve(
                 reloader.look_again();
                 continue;
             }
-            () = tokio::time::sleep(LOOK_FOR_DEPOTS), if depots.is_some() => {
+            () = tokio::time::sleep(LOOK_FOR_DEPOTS), if depots.is_some() || keeper.is_some() => {
                 if let Some(node) = &node {
                     node.follow_depots().await;
                 }
                 if let (Some(depots), Some(broker)) = (&mut depots, broker.as_deref_mut()) {
                     depots.look(broker).await;
+                }
+                if let (Some(keeper), Some(broker)) = (&mut keeper, broker.as_deref_mut()) {
+                    keeper.look(broker, depots.as_ref().map(Depots::config));
                 }
                 if let Some(node) = node.as_ref().filter(|_| reloader.waits()) {
                     reloader.take_waiting(node).await;

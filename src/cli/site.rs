@@ -8,19 +8,20 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::Connection;
-use super::client::{Client, connect};
+use super::client::{Client, connect, connect_as};
 use super::failure::Failure;
 use super::output::{print_json, print_rows, say};
 use super::roles::topology_roles;
-use super::run::broker_options;
-use crate::broker;
+use super::run::start_broker;
 use crate::bus::jetstream::JetStream;
 use crate::config::depots::{self, AUDIT, Depot, lists, well_formed, write_secret};
 use crate::config::{Config, Profile};
 use crate::event::Site;
 use crate::node::clock::Clock;
+use crate::node::preflight::Who;
 use crate::node::sites::{self, LinkState};
 use crate::node::{replace, started};
+use crate::ops::identities;
 use crate::role::RoleName;
 use crate::routing::parse_duration;
 
@@ -75,6 +76,12 @@ pub(super) struct Add {
     /// Subjects that it gets from here; else `roadcall.hub.>`.
     #[arg(long, value_name = "SUBJECT")]
     down: Vec<String>,
+    /// Give a known depot a new seed; the old one counts until it is retired.
+    #[arg(long)]
+    renew: bool,
+    /// Let what a known depot proved itself with before count no more.
+    #[arg(long, conflicts_with = "renew")]
+    retire_old: bool,
     /// The roles that it runs; else all. What is not listed the hub does for it.
     #[arg(long, value_delimiter = ',', value_name = "ROLE")]
     roles: Vec<String>,
@@ -139,10 +146,13 @@ async fn restore(
     for role in &roles {
         drop(started::lock(&dir, *role)?);
     }
-    let broker = broker::start(broker_options(&config)).await?;
+    let broker = start_broker(&config).await?;
     config.bus.url.clone_from(&broker.url);
     let done = async {
-        let bus = connect(&config, "roadcall-restore").await?;
+        let owner = broker.owner();
+        let own = Who::Identity(&config.bus.identity);
+        let who = owner.as_deref().map_or(own, Who::Owner);
+        let bus = connect_as(&config, "roadcall-restore", who).await?;
         let tell = |step: &str| tracing::info!("{step}");
         let replaced = replace::replace(&bus, &config, &roles, wait, tell).await;
         bus.close().await;
@@ -296,7 +306,8 @@ impl Add {
         };
         self.check(config, &urls)?;
         let known = config.depots.iter().find(|depot| depot.site == self.depot);
-        let depot = self.depot(known)?;
+        let mut depot = self.depot(known)?;
+        self.prove(&mut depot)?;
         if let Some(known) = known {
             no_role_more(known, &depot)?;
         }
@@ -378,7 +389,21 @@ impl Add {
         ))
     }
 
-    /// What is kept of it: a known depot keeps its password and what is not named anew.
+    /// What it proves itself with: a known depot keeps that unless something else is asked for.
+    fn prove(&self, depot: &mut Depot) -> Result<(), Failure> {
+        if self.retire_old && !depot.seed.is_empty() {
+            depot.older.clear();
+            depot.password.clear();
+        }
+        let none = depot.seed.is_empty() && depot.password.is_empty();
+        if none || self.renew {
+            depot.older.extend(identities::public_of(&depot.seed));
+            depot.seed = identities::draw().map_err(|error| Failure::other(error, ""))?;
+        }
+        Ok(())
+    }
+
+    /// What is kept of it: a known depot keeps its seed and what is not named anew.
     fn depot(&self, known: Option<&Depot>) -> Result<Depot, Failure> {
         let or = |named: &[String], kept: Option<&Vec<String>>, else_: &str| {
             let kept = kept.cloned().unwrap_or_else(|| vec![else_.to_owned()]);
@@ -390,10 +415,9 @@ impl Add {
         };
         Ok(Depot {
             site: self.depot.clone(),
-            password: match known {
-                Some(depot) => depot.password.clone(),
-                None => sites::password()?,
-            },
+            seed: known.map_or_else(String::new, |depot| depot.seed.clone()),
+            older: known.map_or_else(Vec::new, |depot| depot.older.clone()),
+            password: known.map_or_else(String::new, |depot| depot.password.clone()),
             down: or(&self.down, known.map(|depot| &depot.down), "roadcall.hub.>"),
             roles: or(&self.roles, known.map(|depot| &depot.roles), "all"),
             since: known.map_or_else(|| Clock.now(), |depot| depot.since),
@@ -451,13 +475,16 @@ fn authority(config: &Config) -> Result<String, Failure> {
 
 fn site_file(depot: &Depot, urls: &[String], profile: Profile, ca: &str) -> String {
     let list = |texts: &[String]| json!(texts).to_string();
+    let proof = match depot.seed.as_str() {
+        "" => format!("password = \"{}\"", depot.password),
+        seed => format!("seed = \"{seed}\""),
+    };
     format!(
-        "# The site file of {site}, for /etc/roadcall/site.toml. It holds a password: let only roadcall read it.\n\
-         [site]\nid = \"{site}\"\nprofile = \"{}\"\nroles = {}\n\n[hub]\nurl = {}\npassword = \"{}\"\n{}",
+        "# The site file of {site}, for /etc/roadcall/site.toml. It holds what the depot proves itself with: let only roadcall read it.\n\
+         [site]\nid = \"{site}\"\nprofile = \"{}\"\nroles = {}\n\n[hub]\nurl = {}\n{proof}\n{}",
         profile.as_str(),
         list(&depot.roles),
         list(urls),
-        depot.password,
         match ca {
             "" => String::new(),
             ca => format!("ca = '''\n{}\n'''\n", ca.trim()),

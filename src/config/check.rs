@@ -172,9 +172,9 @@ impl Check<'_> {
                 "give site.id this depot's name",
             );
         }
-        if !hub.url.is_empty() && hub.password.is_empty() {
+        if !hub.url.is_empty() && hub.password.is_empty() && hub.seed.is_empty() {
             self.refuse(
-                "hub.password",
+                "hub.seed",
                 "a depot that has a hub.url needs it",
                 "roadcall site add makes it",
             );
@@ -183,6 +183,7 @@ impl Check<'_> {
         for (key, text) in [
             ("hub.user", &hub.user),
             ("hub.password", &hub.password),
+            ("hub.seed", &hub.seed),
             ("broker.server_name", &broker.server_name),
         ] {
             if !words(text) {

@@ -15,7 +15,14 @@ use crate::event::{Site, Ts};
 pub struct Depot {
     /// Its name.
     pub site: String,
-    /// What its broker proves itself with; its user is its name.
+    /// What its broker proves itself with.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub seed: String,
+    /// The public keys of seeds before that, which still count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub older: Vec<String>,
+    /// The same of a depot from before there were seeds; its user is its name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub password: String,
     /// Subjects that it gets from the hub.
     pub down: Vec<String>,
@@ -62,8 +69,15 @@ impl Depot {
                 self.site
             ));
         }
-        if self.password.is_empty() || !self.password.chars().all(|c| c.is_ascii_alphanumeric()) {
+        let word = |text: &String| text.chars().all(|c| c.is_ascii_alphanumeric());
+        if !word(&self.password) {
             return Err("password is not of letters and digits".to_owned());
+        }
+        if !word(&self.seed) || !self.older.iter().all(word) {
+            return Err("seed and older are not of letters and digits".to_owned());
+        }
+        if self.password.is_empty() && self.seed.is_empty() {
+            return Err("it has no seed".to_owned());
         }
         if !self.runs(AUDIT) {
             return Err("roles lack audit: each depot has one of its own".to_owned());
@@ -182,6 +196,8 @@ mod tests {
         Depot {
             site: "depot-7".to_owned(),
             password: "abc".to_owned(),
+            seed: String::new(),
+            older: Vec::new(),
             down: vec!["roadcall.hub.>".to_owned()],
             roles: vec!["all".to_owned()],
             since: Ts::from_ms(0),

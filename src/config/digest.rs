@@ -45,12 +45,13 @@ mod tests {
     #[test]
     fn every_section_and_every_secret_counts() {
         type Change = fn(&mut Config);
-        let changes: [Change; 8] = [
+        let changes: [Change; 9] = [
             |_| {},
             |config| config.site.id = "depot-7".to_owned(),
             |config| config.bus.url = "nats://a:secret@127.0.0.1:4222".to_owned(),
             |config| config.bus.url = "nats://a:Secret@127.0.0.1:4222".to_owned(),
             |config| config.hub.password = "secret".to_owned(),
+            |config| config.hub.seed = "secret".to_owned(),
             |config| config.payments.stripe.secret_key = "secret".to_owned(),
             |config| config.sla.tiers[0].multiplier = 2.0,
             |config| config.log.level = "debug".to_owned(),
@@ -82,6 +83,8 @@ mod tests {
         config.depots.push(Depot {
             site: "depot-7".to_owned(),
             password: "abc".to_owned(),
+            seed: String::new(),
+            older: Vec::new(),
             down: Vec::new(),
             roles: Vec::new(),
             since: Ts::from_ms(0),

@@ -350,6 +350,7 @@ fn whole_secret(key: &str) -> bool {
         ".smtp_password",
         ".push_secret",
         "hub.password",
+        "hub.seed",
     ]
     .iter()
     .any(|name| key.ends_with(name))
@@ -413,6 +414,20 @@ pub fn path_dirs() -> Vec<PathBuf> {
 /// Where the service manager put the secrets of this process.
 fn credentials_directory() -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
+}
+
+/// Where the seed of an identity is: with what the service manager handed on (`LoadCredential=NAME.nk:…`, or the whole directory
+/// as `identity`), else in `bus.identities_dir`.
+#[must_use]
+pub fn seed_file(config: &Config, name: &str) -> PathBuf {
+    let given = credentials_directory().into_iter().flat_map(|dir| {
+        [format!("{name}.nk"), format!("identity_{name}.nk")].map(|file| dir.join(file))
+    });
+    given
+        .into_iter()
+        // The units hand on an empty file where there is none.
+        .find(|path| path.metadata().is_ok_and(|it| it.is_file() && it.len() > 0))
+        .unwrap_or_else(|| Path::new(&config.bus.identities_dir).join(format!("{name}.nk")))
 }
 
 /// Whether the service manager gave this file to the process: who may read it is its business then.

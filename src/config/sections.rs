@@ -133,6 +133,11 @@ pub struct Bus {
     pub url: String,
     /// Credentials file.
     pub creds: String,
+    /// The directory with the identities that `roadcall auth init --identities` made: a broker of ours lets in nobody else then,
+    /// and each role connects as itself. Empty: whoever reaches the broker may do everything.
+    pub identities_dir: String,
+    /// As whom commands connect: `operator`, or `reader`, who changes nothing.
+    pub identity: String,
     /// How events are written: `json` or `cbor`.
     pub codec: Codec,
     /// For the first connection.
@@ -146,6 +151,8 @@ impl Default for Bus {
         Self {
             url: "nats://127.0.0.1:4222".to_owned(),
             creds: String::new(),
+            identities_dir: String::new(),
+            identity: "operator".to_owned(),
             codec: Codec::Json,
             connect_timeout: Span::secs(5),
             request_timeout: Span::secs(5),
@@ -197,7 +204,9 @@ pub struct Hub {
     pub url: Vec<String>,
     /// This depot's user there; else the site's name.
     pub user: String,
-    /// Its password.
+    /// The seed of its identity there (SU…).
+    pub seed: String,
+    /// Its password, of a site file from before there were seeds.
     pub password: String,
     /// The certificates that the hub's is to be signed by, as PEM text; with them the link is TLS 1.3 and nothing else.
     pub ca: String,

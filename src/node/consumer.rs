@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::engine::Work;
 use super::intake::Intake;
 use super::writer::Job;
-use crate::bus::{AckToken, Bus, EVENTS};
+use crate::bus::{AckToken, Bus};
 
 /// How long one fetch waits for a first delivery.
 const FETCH_WAIT: Duration = Duration::from_secs(5);
@@ -23,12 +23,11 @@ pub async fn consume<B: Bus>(
     stop: CancellationToken,
 ) {
     let mut epoch = bus.connection_epoch();
-    let mut server = bus.stream(EVENTS).await.ok().map(|state| state.server_id);
     let mut delay = Duration::from_millis(100);
     loop {
         let result = tokio::select! {
             () = stop.cancelled() => return,
-            result = round(&bus, queue, batch_max, &mut epoch, &mut server) => result,
+            result = round(&bus, queue, batch_max, &mut epoch) => result,
         };
         match result {
             Ok(deliveries) => {
@@ -79,16 +78,12 @@ async fn round<B: Bus>(
     queue: &str,
     batch_max: usize,
     epoch: &mut u64,
-    server: &mut Option<String>,
 ) -> Result<Vec<crate::bus::Delivery>, crate::bus::Error> {
     let now = bus.connection_epoch();
     if now != *epoch {
-        let state = bus.stream(EVENTS).await?;
-        // A new server process forgets nothing, but hands out again only after ack_wait: reset brings it at once.
-        if server.as_deref() != Some(&state.server_id) {
-            bus.reset(queue).await?;
-            *server = Some(state.server_id);
-        }
+        // What was on its way to the connection before, or in the hands of a server process that is gone, would be handed out
+        // again only after ack_wait, behind newer ones: reset brings it at once.
+        bus.reset(queue).await?;
         *epoch = now;
     }
     bus.fetch(queue, batch_max, FETCH_WAIT).await

@@ -91,6 +91,8 @@ mod tests {
         let depot = |site: &str, roles: &[&str]| Depot {
             site: site.to_owned(),
             password: "abc".to_owned(),
+            seed: String::new(),
+            older: Vec::new(),
             down: Vec::new(),
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
             since: Ts::from_ms(0),

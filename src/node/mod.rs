@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`engine`] (inputs to commits), [`writer`] (the thread around it), [`consumer`] and [`commands`]
 //! (in), [`relay`] and [`publisher`] (out), [`letter`], [`advisories`], [`owner`], [`clock`]; [`run`] puts the
-//! roles that [`registry`] makes together as a running site, `started` each of them. [`status`] is what a role answers about itself, [`inquiry`]
+//! roles that [`registry`] makes together as a running site, `started` each of them, over their [`connections`]. [`status`] is what a role answers about itself, [`inquiry`]
 //! asks it; [`processes`] are those of this machine, [`rollout`] brings them a fleet's configuration; [`queues`] and
 //! [`story`] put that together with what the broker has. [`pulse`] sees whether it gets its work done; [`resend`] gets what links passed by; [`snapshot`] keeps
 //! databases, [`catchup`] lets a restored one come to the present, [`replace`] does it for a whole box. `homes` follows what the hub does for
@@ -19,6 +19,7 @@ pub mod catchup;
 pub mod certificates;
 pub mod clock;
 pub mod commands;
+pub mod connections;
 pub mod consumer;
 pub mod doctor;
 pub mod effects;
@@ -26,7 +27,9 @@ pub mod engine;
 pub mod eventlog;
 pub mod figures;
 pub mod filters;
+pub mod grants;
 mod homes;
+pub mod identities;
 pub mod import;
 pub mod inquiry;
 pub mod intake;

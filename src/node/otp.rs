@@ -13,7 +13,7 @@ use crate::provider::{CallError, Runner, Try};
 use crate::store::EffectCall;
 
 /// The command that sends one (DOMAIN 5.6).
-const COMMAND: &str = "notification.send_otp";
+pub(super) const COMMAND: &str = "notification.send_otp";
 
 /// Asks notifications to send a code.
 pub struct OtpRunner {

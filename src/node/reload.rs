@@ -49,9 +49,14 @@ impl Node {
     /// # Errors
     /// The broker can't be asked.
     pub async fn rules_fit(&self, config: &Config, new: &Routes) -> Result<bool, Error> {
-        let roles: Vec<RoleName> = self.roles().collect();
-        let changes = topology::plan(&self.bus, &desired(config, new, &roles)).await?;
-        Ok(!changes.iter().any(|change| change.kind == "consumer"))
+        for role in self.roles() {
+            let wanted = desired(config, new, &[role]);
+            let changes = topology::plan(self.bus.of(role), &wanted).await?;
+            if changes.iter().any(|change| change.kind == "consumer") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn roles(&self) -> impl Iterator<Item = RoleName> {

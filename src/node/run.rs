@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
+use super::connections::Connections;
 use super::engine::Counts;
 use super::filters;
 use super::homes;
@@ -211,9 +212,27 @@ pub async fn settle_topology(
     Err(Error::Drift(names.join("; ")))
 }
 
+/// The same for a node. Roles that see no more of the broker than is their own look each at their own queue.
+async fn check_topology(
+    bus: &Connections,
+    config: &Config,
+    routes: &Routes,
+    roles: &[RoleName],
+    may_apply: bool,
+) -> Result<(), Error> {
+    if may_apply || !bus.apart() {
+        let wanted = desired(config, routes, roles);
+        return settle_topology(bus.own(), &wanted, may_apply).await;
+    }
+    for role in roles {
+        settle_topology(bus.of(*role), &desired(config, routes, &[*role]), false).await?;
+    }
+    Ok(())
+}
+
 /// A running site.
 pub struct Node {
-    pub(super) bus: JetStream,
+    pub(super) bus: Connections,
     pub(super) started: Vec<Started>,
     pub(super) clock: Clock,
     /// The rules in force.
@@ -236,7 +255,7 @@ impl Node {
     /// # Errors
     /// See [`Error`].
     pub async fn start(
-        bus: JetStream,
+        bus: impl Into<Connections>,
         config: &Config,
         roles: &[RoleName],
         may_apply: bool,
@@ -249,7 +268,7 @@ impl Node {
     /// # Errors
     /// See [`Error`].
     pub async fn start_with(
-        bus: JetStream,
+        bus: impl Into<Connections>,
         config: &Config,
         roles: &[RoleName],
         may_apply: bool,
@@ -263,24 +282,24 @@ impl Node {
     /// # Errors
     /// See [`Error`].
     pub async fn start_at(
-        bus: JetStream,
+        bus: impl Into<Connections>,
         config: &Config,
         roles: &[RoleName],
         may_apply: bool,
         build: Build<'_>,
         clock: Clock,
     ) -> Result<Self, Error> {
-        let routes = routes(config)?;
+        let (bus, routes) = (bus.into(), routes(config)?);
         if may_apply {
-            guard_archive(&bus, config).await?;
+            guard_archive(bus.own(), config).await?;
         }
-        settle_topology(&bus, &desired(config, &routes, roles), may_apply).await?;
+        check_topology(&bus, config, &routes, roles, may_apply).await?;
         let state_dir = &config.site.state_dir;
         std::fs::create_dir_all(state_dir).map_err(|error| Error::StateDir {
             path: state_dir.clone(),
             message: error.to_string(),
         })?;
-        let rules = Rules::new(&routes, switches::read(&bus).await?);
+        let rules = Rules::new(&routes, switches::read(bus.own()).await?);
         let rules_outdated = Arc::new(Notify::new());
         let mut node = Self {
             bus: bus.clone(),
@@ -298,7 +317,7 @@ impl Node {
             let (routes, stop) = (&rules.routes, &node.stop);
             let clock = (clock, node.tracer.as_ref());
             let (started, ready) =
-                start_role(&bus, config, *role, build, routes, stop, clock).await?;
+                start_role(bus.of(*role), config, *role, build, routes, stop, clock).await?;
             waiting.push(ready);
             node.started.push(started);
         }
@@ -310,8 +329,9 @@ impl Node {
         node.started
             .sort_by_key(|started| started.role != RoleName::Audit);
         for started in &mut node.started {
-            started.feed(&bus, config, &node.in_force, clock, &node.stop)?;
-            started.listen(&bus, config, &node.in_force, clock).await?;
+            let bus = bus.of(started.role);
+            started.feed(bus, config, &node.in_force, clock, &node.stop)?;
+            started.listen(bus, config, &node.in_force, clock).await?;
         }
         if config.is_hub() {
             let writers = node.started.iter();
@@ -327,7 +347,7 @@ impl Node {
             node.homes = Some(watch);
         }
         let watch = Watch {
-            bus,
+            bus: bus.own().clone(),
             rules,
             queues: roles.iter().filter_map(|role| role.queue()).collect(),
             outdated: rules_outdated,

@@ -20,6 +20,7 @@ use crate::bus::{self, EVENTS, Headers};
 use crate::config::Config;
 use crate::config::depots::{self, Depot};
 use crate::event::Actor;
+use crate::ops::identities;
 use crate::role::RoleName;
 
 /// How long a depot may take to answer.
@@ -66,6 +67,7 @@ pub fn broker_links(config: &Config) -> Links {
                 user => user.to_owned(),
             },
             password: hub.password.clone(),
+            seed: hub.seed.clone(),
             ca: (!hub.ca.is_empty()).then(|| hub.ca.clone()),
         }),
         proof: config.tls.has_cert().then(|| Proof {
@@ -85,16 +87,26 @@ pub fn broker_links(config: &Config) -> Links {
     }
 }
 
-/// Whether a depot's broker may still come in as it could.
+/// Whether a depot's broker may still come in in every way in which it could.
 fn lets_in(config: &Config, depot: &Depot) -> bool {
-    let same = |other: &Depot| other.site == depot.site && other.password == depot.password;
-    config.depots.iter().any(same)
+    let (before, now) = (leafs(std::slice::from_ref(depot)), leafs(&config.depots));
+    before.iter().all(|was| {
+        let same = |is: &&Leaf| is.site == was.site;
+        now.iter().find(same).is_some_and(|is| {
+            let password = was.password.is_empty() || was.password == is.password;
+            password && was.keys.iter().all(|key| is.keys.contains(key))
+        })
+    })
 }
 
 fn leafs(depots: &[Depot]) -> Vec<Leaf> {
     let leaf = |depot: &Depot| Leaf {
         site: depot.site.clone(),
         password: depot.password.clone(),
+        keys: identities::public_of(&depot.seed)
+            .into_iter()
+            .chain(depot.older.iter().cloned())
+            .collect(),
     };
     depots.iter().map(leaf).collect()
 }
@@ -120,6 +132,12 @@ impl Depots {
             told: None,
             looks: 0,
         }
+    }
+
+    /// The configuration with the depots that are let in.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Looks at the files; where they say something new, does it. What can't be done is logged and tried again.
@@ -191,14 +209,14 @@ impl Depots {
             .map_err(|error| error.to_string())?;
         link(&self.bus, &config).await?;
         // The server leaves a connection alone whose user is gone.
-        if let Some((user, password)) = broker.system()
+        if let Some(seed) = broker.system()
             && self
                 .config
                 .depots
                 .iter()
                 .any(|depot| !lets_in(&config, depot))
         {
-            cut_leafs(&broker.url, user, password)
+            cut_leafs(&broker.url, &seed)
                 .await
                 .map_err(|error| error.to_string())?;
         }
@@ -344,17 +362,4 @@ pub async fn link_states(bus: &JetStream) -> Result<BTreeMap<String, LinkState>,
 
 fn number(value: &serde_json::Value) -> u64 {
     value.as_u64().unwrap_or(0)
-}
-
-/// A new password: letters and digits, 160 random bits.
-///
-/// # Errors
-/// The system has no randomness.
-pub fn password() -> Result<String, Error> {
-    let mut bytes = [0; 20];
-    getrandom::fill(&mut bytes).map_err(|error| Error::File {
-        path: "the system's random numbers".to_owned(),
-        message: error.to_string(),
-    })?;
-    Ok(data_encoding::BASE32_NOPAD.encode(&bytes).to_lowercase())
 }

@@ -66,6 +66,7 @@ async fn connect(url: String) -> JetStream {
         let config = Config {
             url: url.clone(),
             credentials: None,
+            identity: None,
             ca_file: None,
             name: "test".to_owned(),
             connect_timeout: std::time::Duration::from_secs(2),

@@ -161,6 +161,7 @@ impl Box {
         let bus = JetStream::connect(Config {
             url: format!("nats://127.0.0.1:{}", self.port),
             credentials: None,
+            identity: None,
             ca_file: None,
             name: "test".to_owned(),
             connect_timeout: Duration::from_secs(5),

@@ -119,6 +119,7 @@ async fn dial(url: &str) -> JetStream {
     let config = jetstream::Config {
         url: url.to_owned(),
         credentials: None,
+        identity: None,
         ca_file: None,
         name: "process".to_owned(),
         connect_timeout: Duration::from_secs(5),

@@ -25,6 +25,7 @@ mod fleet;
 mod fuzzing;
 mod gateway;
 mod guide;
+mod identities;
 mod install;
 mod kills;
 mod knowledge;

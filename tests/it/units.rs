@@ -332,6 +332,7 @@ async fn dial(port: u16) -> JetStream {
     let config = roadcall::bus::jetstream::Config {
         url: format!("nats://127.0.0.1:{port}"),
         credentials: None,
+        identity: None,
         ca_file: None,
         name: "test".to_owned(),
         connect_timeout: Duration::from_secs(5),

@@ -75,6 +75,7 @@ async fn census(
         monitor_url: String::new(),
         store_dir: copy.to_owned(),
         links: Links::default(),
+        identities: None,
         ..options.clone()
     };
     let lock = leftover::lock(copy)?;

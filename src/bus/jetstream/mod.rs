@@ -5,6 +5,7 @@
 //! rely on (identities, sequences, error codes) is what the server said.
 
 mod as_bus;
+pub mod identity;
 mod kv;
 mod leaders;
 pub mod objects;
@@ -28,6 +29,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use identity::Identity;
 pub use publish::Form;
 
 use super::{Bus, EVENTS, Error, Headers, QueueState, stream_of_queue};
@@ -50,6 +52,8 @@ pub struct Config {
     pub url: String,
     /// Credentials file.
     pub credentials: Option<PathBuf>,
+    /// As whom, where the server knows its clients; takes the place of `credentials`.
+    pub identity: Option<Identity>,
     /// The authorities that the server's certificate is to be signed by, a PEM file; with it the connection is TLS.
     pub ca_file: Option<PathBuf>,
     /// Shown by the server's monitoring.
@@ -97,7 +101,11 @@ impl JetStream {
     pub async fn connect(config: Config) -> Result<Self, Error> {
         let epoch = Arc::new(AtomicU64::new(0));
         let connections = Arc::clone(&epoch);
-        let mut options = ConnectOptions::new()
+        let begun = match &config.identity {
+            Some(identity) => identity.options(),
+            None => ConnectOptions::new(),
+        };
+        let mut options = begun
             .name(&config.name)
             .connection_timeout(config.connect_timeout)
             .request_timeout(Some(config.request_timeout))
@@ -119,7 +127,10 @@ impl JetStream {
                     }
                 }
             });
-        if let Some(path) = &config.credentials {
+        if let Some(identity) = &config.identity {
+            // A seed that can't be used is told as such, not as a server that does not answer.
+            identity.check().map_err(Error::Unsuitable)?;
+        } else if let Some(path) = &config.credentials {
             options = options.credentials_file(path).await.map_err(|error| {
                 Error::Unsuitable(format!(
                     "the credentials {} can't be read: {error}",
@@ -132,7 +143,8 @@ impl JetStream {
         }
         // The client library takes no account of a user in the address.
         let addresses = addresses(&config.url)?;
-        if let Some(address) = addresses.first()
+        if config.identity.is_none()
+            && let Some(address) = addresses.first()
             && let Some(user) = address.username()
         {
             let password = address.password().unwrap_or_default();

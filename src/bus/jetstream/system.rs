@@ -19,13 +19,12 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// The server can't be asked, or its configuration is refused.
-pub async fn cut_leafs(url: &str, user: &str, password: &str) -> Result<usize, Error> {
+pub async fn cut_leafs(url: &str, seed: &str) -> Result<usize, Error> {
     let unavailable = |error: String| Error::Unavailable(error);
-    let options = ConnectOptions::new()
+    let options = ConnectOptions::with_nkey(seed.to_owned())
         .name("roadcall-system")
         .connection_timeout(ANSWER_MAX)
-        .request_timeout(Some(ANSWER_MAX))
-        .user_and_password(user.to_owned(), password.to_owned());
+        .request_timeout(Some(ANSWER_MAX));
     let client = options
         .connect(addresses(url)?)
         .await

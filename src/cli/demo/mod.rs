@@ -83,6 +83,8 @@ impl Demo {
             .clone()
             .unwrap_or_else(|| temporary.path().to_owned());
         config.broker.listen = "127.0.0.1:0".to_owned();
+        // Its broker is its own, and gone with it.
+        config.bus.identities_dir.clear();
         config.log.level = "error".to_owned();
         config.privacy.seal = true;
         logging::start(&config.log.level);

@@ -350,6 +350,7 @@ async fn connect(url: &str, publish: Form, ca_file: Option<PathBuf>) -> Result<J
     let config = jetstream::Config {
         url: url.to_owned(),
         credentials: None,
+        identity: None,
         ca_file,
         name: "roadcall-bench".to_owned(),
         connect_timeout: Duration::from_secs(5),

@@ -75,7 +75,11 @@ async fn asked_of(roles: &[RoleName], here: &Here, digest: &str) -> Result<(), S
         return Ok(());
     }
     let config = &here.config;
-    let bus = JetStream::connect(preflight::connection(config, "roadcall-config"));
+    let bus = JetStream::connect(preflight::connection(
+        config,
+        "roadcall-config",
+        preflight::Who::Identity(&config.bus.identity),
+    ));
     let bus = bus.await.map_err(|error| error.to_string())?;
     let inquiry = Inquiry {
         bus: bus.clone(),

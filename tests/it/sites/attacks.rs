@@ -28,15 +28,15 @@ impl Drop for Attacker {
 }
 
 impl Attacker {
-    /// A leaf with the right password of `depot-a` that gives everything away and takes everything in.
-    fn start(sites: &Sites, dir: &std::path::Path, password: &str) -> Self {
+    /// A leaf with the right seed of `depot-a` that gives everything away and takes everything in.
+    fn start(sites: &Sites, dir: &std::path::Path, seed: &str) -> Self {
         let port = free_port();
         let text = format!(
             "server_name: depot-a\nlisten: '127.0.0.1:{port}'\nping_interval: 1s\n\
              feature_flags {{ js_ack_fc_v2: true, js_api_reply_v2: true }}\n\
              jetstream {{ store_dir: '{}', domain: depot-a }}\n\
              accounts {{ RC {{ jetstream: enabled, users: [ {{ user: app, password: app }} ] }} }}\nno_auth_user: app\n\
-             leafnodes {{ reconnect: 1s, remotes: [ {{ url: 'nats-leaf://depot-a:{password}@127.0.0.1:{}', account: RC }} ] }}\n",
+             leafnodes {{ reconnect: 1s, remotes: [ {{ url: 'nats-leaf://127.0.0.1:{}', nkey: {seed}, account: RC }} ] }}\n",
             dir.join("attacker").display(),
             sites.wire.port,
         );
@@ -127,12 +127,12 @@ async fn a_hostile_depot_has_its_own_events_and_nothing_else() {
     sites.hub.json(&add("depot-a", &depot));
     sites.hub.json(&add("depot-b", &sites.depot("depot-b")));
     let text = std::fs::read_to_string(depot.dir.join("site.toml")).expect("read");
-    let password = text
+    let seed = text
         .lines()
-        .find_map(|line| line.strip_prefix("password = \""))
-        .expect("a password")
+        .find_map(|line| line.strip_prefix("seed = \""))
+        .expect("a seed")
         .trim_end_matches('"');
-    let attacker = Attacker::start(&sites, &depot.dir, password);
+    let attacker = Attacker::start(&sites, &depot.dir, seed);
     let hub = sites.hub.connect().await;
     let bus = client(&attacker.url).await;
     sites.wire.again(0).await;

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::place::{Place, ids_of, same_everywhere};
+use super::wire::Weather;
 use super::{Sites, add, publish};
 use crate::support::eventually;
 use roadcall::bus::jetstream::JetStream;
@@ -60,7 +61,7 @@ async fn a_depot_is_let_in_cut_off_and_let_in_again_where_it_was() {
     arrives(&hub, "depot-a", &up).await;
     same_everywhere(&hub, &[("depot-a", depot)]).await;
 
-    // Removed once more, and let in with a new password.
+    // Removed once more, and let in with a new seed.
     sites
         .hub
         .json(&["site", "remove", "depot-a", "--yes", "--json"]);
@@ -78,7 +79,7 @@ async fn a_depot_is_let_in_cut_off_and_let_in_again_where_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_password_is_refused_and_the_depot_works_alone() {
+async fn a_wrong_seed_is_refused_and_the_depot_works_alone() {
     let sites = Sites::hub().await;
     let mut depot = sites.depot("depot-a");
     sites.hub.json(&add("depot-a", &depot));
@@ -86,9 +87,10 @@ async fn a_wrong_password_is_refused_and_the_depot_works_alone() {
     let text = std::fs::read_to_string(&file).expect("read");
     let line = text
         .lines()
-        .find(|line| line.starts_with("password"))
-        .expect("a password");
-    std::fs::write(&file, text.replace(line, "password = 'guessed'")).expect("written");
+        .find(|line| line.starts_with("seed"))
+        .expect("a seed");
+    let guessed = nkeys::KeyPair::new_user().seed().expect("a seed");
+    std::fs::write(&file, text.replace(line, &format!("seed = '{guessed}'"))).expect("written");
     depot.start();
     depot.ready().await;
     eventually("the hub refuses it", || async {
@@ -113,6 +115,65 @@ async fn a_wrong_password_is_refused_and_the_depot_works_alone() {
     depot.start();
     depot.ready().await;
     arrives(&hub, "depot-a", &id).await;
+}
+
+/// A depot from before there were seeds gets one, its site file is changed, and only then its password counts no more; the same
+/// again with its seed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_depot_proves_itself_with_is_changed_without_a_cut() {
+    let sites = Sites::hub().await;
+    let mut depot = sites.depot("depot-a");
+    sites.hub.json(&add("depot-a", &depot));
+    let (known, given) = (
+        sites.hub.dir.join("state/sites/depot-a.toml"),
+        depot.dir.join("site.toml"),
+    );
+    for file in [&known, &given] {
+        let text = std::fs::read_to_string(file).expect("read");
+        let seed = text.lines().find(|line| line.starts_with("seed"));
+        let text = text.replace(seed.expect("a seed"), "password = \"abc123\"");
+        std::fs::write(file, text).expect("written");
+    }
+    depot.start();
+    depot.ready().await;
+    let hub = sites.hub.connect().await;
+    let id = publish(&depot.connect().await, "depot-a").await;
+    arrives(&hub, "depot-a", &id).await;
+    for round in 0..2 {
+        let file_before = std::fs::read_to_string(&given).expect("read");
+        let renewed: Vec<&str> = add("depot-a", &depot)
+            .into_iter()
+            .chain(["--renew"])
+            .collect();
+        sites.hub.json(&renewed);
+        // What it had still counts: it comes in again with it.
+        let before = sites.wire.so_far();
+        sites.wire.set(Weather::Cut);
+        sites.wire.set(Weather::Clear);
+        sites.wire.again(before).await;
+        let id = publish(&depot.connect().await, "depot-a").await;
+        arrives(&hub, "depot-a", &id).await;
+        assert_ne!(
+            std::fs::read_to_string(&given).expect("read"),
+            file_before,
+            "{round}"
+        );
+        depot.kill();
+        depot.start();
+        depot.ready().await;
+        let retired: Vec<&str> = add("depot-a", &depot)
+            .into_iter()
+            .chain(["--retire-old"])
+            .collect();
+        sites.hub.json(&retired);
+        let id = publish(&depot.connect().await, "depot-a").await;
+        arrives(&hub, "depot-a", &id).await;
+    }
+    let left = std::fs::read_to_string(&known).expect("read");
+    assert!(
+        !left.contains("password") && !left.contains("older"),
+        "{left}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

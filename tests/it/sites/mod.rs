@@ -12,7 +12,7 @@ pub mod place;
 mod replaced;
 mod rough;
 mod stick;
-mod story;
+pub mod story;
 mod ten_days;
 mod tls;
 mod traced;

@@ -173,6 +173,7 @@ pub async fn connect(url: &str) -> JetStream {
         let config = Config {
             url: url.to_owned(),
             credentials: None,
+            identity: None,
             ca_file: None,
             name: "test".to_owned(),
             connect_timeout: Duration::from_secs(2),

@@ -55,6 +55,7 @@ async fn broker(dir: &Path, listen: &str) -> Running {
         monitor_url: String::new(),
         links: Links::default(),
         at_rest: None,
+        identities: None,
     };
     start(options).await.expect("the broker starts")
 }
@@ -92,6 +93,7 @@ pub async fn connect(site: &Site) -> JetStream {
     let config = Config {
         url: site.broker.url.clone(),
         credentials: None,
+        identity: None,
         ca_file: None,
         name: "test".to_owned(),
         connect_timeout: Duration::from_secs(5),

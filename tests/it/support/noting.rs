@@ -244,6 +244,7 @@ async fn work(url: &str, dir: &Path) {
     let bus = BusConfig {
         url: url.to_owned(),
         credentials: None,
+        identity: None,
         ca_file: None,
         name: "noting".to_owned(),
         connect_timeout: Duration::from_secs(5),

@@ -227,6 +227,7 @@ impl Processes {
             JetStream::connect(Config {
                 url: self.url(),
                 credentials: None,
+                identity: None,
                 ca_file: None,
                 name: "test".to_owned(),
                 connect_timeout: Duration::from_secs(2),
