@@ -10,6 +10,7 @@ use super::otp;
 use super::registry;
 use super::resend::{OF_DEPOT, RESEND};
 use super::status::{outcome_in, outcomes_in, status_of};
+use super::vault::OF_DEPOTS;
 use crate::broker::identities::{Account, Identities, Import, Kind, SITE_ACCOUNT};
 use crate::bus::jetstream::service::{command_subject, depot_command};
 use crate::bus::links::{HUB, Link};
@@ -337,15 +338,19 @@ impl<'c> Grants<'c> {
         let audit = account_of(RoleName::Audit.as_str());
         get.add(&audit, Kind::One, self.command("key.>"));
         if self.hub {
-            let asked = self.command(&depot_command("*", RESEND));
-            get.add(&audit, Kind::One, asked);
+            for verb in [RESEND, OF_DEPOTS] {
+                let asked = self.command(&depot_command("*", verb));
+                get.add(&audit, Kind::One, asked);
+            }
         }
         for depot in &self.depots {
             get.add(&audit, Kind::Stream, command_subject(depot, OF_DEPOT));
         }
         if self.linked {
-            let asked = command_subject(HUB, &depot_command(self.site, RESEND));
-            get.add(&audit, Kind::Stream, asked);
+            for verb in [RESEND, OF_DEPOTS] {
+                let asked = command_subject(HUB, &depot_command(self.site, verb));
+                get.add(&audit, Kind::Stream, asked);
+            }
         }
         get
     }

@@ -40,6 +40,8 @@ const NAME_LEN: usize = 16;
 const BLIND: &str = "site/blind";
 /// Who asks as a person at the machine.
 pub const OPERATOR: &str = "operator";
+/// What a depot asks the hub about keys (see `service`).
+pub const OF_DEPOTS: &str = "key.*";
 /// Who shows events to people.
 pub const GATEWAY: &str = "gateway";
 

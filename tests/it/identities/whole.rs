@@ -41,7 +41,7 @@ fn nobody_was_refused(site: &Guarded) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_site_of_identities_does_its_work() {
-    let mut site = Guarded::new("").await;
+    let mut site = Guarded::new("[privacy]\nseal = true").await;
     site.start_roles().await;
     site.start("gateway");
     site.ready("gateway").await;
