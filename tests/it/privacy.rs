@@ -211,6 +211,16 @@ async fn a_role_without_business_with_it_gets_no_key_and_that_is_in_the_ledger()
         assert_eq!(code, Some(1), "{who}");
         assert!(words.contains("AUTHORIZATION_ERROR"), "{who}: {words}");
     }
+    // A sealed text that somebody got hold of is not opened for him by a reply.
+    let text = "sealed:1:AAAA:BBBB";
+    let body = json!({ "driverId": "0190b2c4-5a5a-7000-8000-000000000001", "type": "tire", "lat": 1, "lon": 2,
+        "description": text });
+    let (code, _, words) = site.run(&["call", "incident.create", &body.to_string(), "--json"]);
+    assert_eq!(code, Some(1), "{words}");
+    assert!(
+        words.contains("VALIDATION_ERROR") && words.contains("description"),
+        "{words}"
+    );
     let (code, answer, words) = ask("key.of.incident");
     assert_eq!(code, Some(0), "{words}");
     assert!(answer["key"]["key"].is_string(), "{answer}");

@@ -10,6 +10,7 @@ use reqwest::{Client, Method, StatusCode};
 use ring::hmac;
 use serde_json::{Value, json};
 
+use crate::privacy::files_with;
 use crate::support::ends::smtp::Server;
 use crate::support::ends::stripe::{Faults, KEY, StripeEnd, WEBHOOK_SECRET, webhook};
 use crate::support::ends::web::Web;
@@ -86,7 +87,7 @@ impl World {
         );
         let messages = notifications(&sms, &mail, &push, &more);
         let text = format!(
-            "[log]\nlevel = 'debug'\n[broker]\nmode = 'external'\n[gateway]\nlisten = '{listen}'\nsensitive_per_minute = 1000\n\
+            "[log]\nlevel = 'debug'\n[privacy]\nseal = true\n[broker]\nmode = 'external'\n[gateway]\nlisten = '{listen}'\nsensitive_per_minute = 1000\n\
              commands_per_minute = 10000\naddress_per_5_minutes = 10000\n\
              {messages}\
              [payments]\nprocessor = 'stripe'\nreconcile = ['100ms', '200ms']\nresubmit_after = '100ms'\n\
@@ -468,6 +469,30 @@ async fn what_people_say_and_what_is_secret_is_in_no_log_line_and_no_metric() {
     let incident = breakdown(&world, &driver, &vendor, &admin).await;
     phone_call(&world, &admin).await;
     refusals(&world, &driver).await;
+
+    // Nor does it rest anywhere in clear: not in a database, the archive, an export.
+    world.site.drained(&bus).await;
+    let archive = world.site.dir.path().join("archive.ndjson");
+    let out = archive.display().to_string();
+    world.site.json(&[
+        "archive",
+        "export",
+        "--from-seq",
+        "1",
+        "--out",
+        &out,
+        "--json",
+    ]);
+    for person in [&DRIVER, &VENDOR, &ADMIN] {
+        for said in [person.name, person.email, &person.phone[1..]] {
+            let found = files_with(world.site.dir.path(), said);
+            assert!(found.is_empty(), "{said} is in {found:?}");
+        }
+    }
+    for said in WORDS {
+        let found = files_with(world.site.dir.path(), said);
+        assert!(found.is_empty(), "{said} is in {found:?}");
+    }
 
     // Too old to be told of, and not what the catalogue says: both are logged, by id and by field.
     let id = uuid::Uuid::new_v4();

@@ -7,6 +7,7 @@ mod cluster;
 mod cuts;
 mod homes;
 mod joining;
+mod keys;
 mod ledger;
 pub mod place;
 mod replaced;
