@@ -104,6 +104,9 @@ impl KeyStore {
                 return Err(store.error(Class::NoKey, "opening the keys", message));
             }
         }
+        // A file that was put together from copies may have the one without the other.
+        let again = "UPDATE key SET wrapped = NULL WHERE wrapped IS NOT NULL AND subject IN (SELECT subject FROM erased)";
+        store.run("destroying keys", again, ())?;
         Ok(store)
     }
 

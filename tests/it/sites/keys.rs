@@ -113,18 +113,37 @@ async fn the_hub_reads_what_a_depot_sealed_and_who_is_erased_at_one_is_erased_at
         shows(place, &bob, true).await;
     }
     // A copy of the depot's keys from before, put back: its archive says who was erased.
-    let keys = depot.dir.join("state/keys.db");
-    sites.depots[0].kill();
-    let before = std::fs::read(&keys).expect("read");
-    sites.depots[0].start();
-    sites.depots[0].ready().await;
-    sites.depots[0].json(&["privacy", "erase", "--subject", &bob, "--yes", "--json"]);
-    sites.depots[0].kill();
-    std::fs::write(&keys, before).expect("written");
-    sites.depots[0].start();
-    sites.depots[0].ready().await;
-    shows(&sites.depots[0], &bob, false).await;
+    let depot = &mut sites.depots[0];
+    depot.kill();
+    let before = key_files(depot);
+    depot.start();
+    depot.ready().await;
+    depot.json(&["privacy", "erase", "--subject", &bob, "--yes", "--json"]);
+    shows(depot, &bob, false).await;
+    depot.kill();
+    put_back(depot, &before);
+    depot.start();
+    depot.ready().await;
+    shows(depot, &bob, false).await;
     shows(&sites.hub, &bob, false).await;
+}
+
+const KEY_FILES: [&str; 3] = ["keys.db", "keys.db-wal", "keys.db-shm"];
+
+fn key_files(place: &Place) -> Vec<Option<Vec<u8>>> {
+    let read = |name: &&str| std::fs::read(place.dir.join("state").join(name)).ok();
+    KEY_FILES.iter().map(read).collect()
+}
+
+fn put_back(place: &Place, files: &[Option<Vec<u8>>]) {
+    for (name, bytes) in KEY_FILES.iter().zip(files) {
+        let path = place.dir.join("state").join(name);
+        // It need not be there.
+        let _ = std::fs::remove_file(&path);
+        if let Some(bytes) = bytes {
+            std::fs::write(&path, bytes).expect("written");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -163,7 +182,7 @@ async fn what_is_wrong_with_keys_has_a_name() {
     let before = std::fs::read(&keys).expect("read");
     let (code, _, words) = depot.run(&["--role", "all"]);
     assert_ne!(code, Some(0));
-    assert!(words.contains("site.key is missing"), "{words}");
+    assert!(words.contains("site.key: is missing"), "{words}");
     assert!(!file.exists());
     assert_eq!(std::fs::read(&keys).expect("read"), before);
     std::fs::rename(&aside, &file).expect("moved back");
