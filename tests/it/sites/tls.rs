@@ -250,10 +250,10 @@ async fn a_renewed_certificate_is_shown_without_a_restart_and_links_stay() {
     .await;
     // Half a pair changes nothing, and is told once, also on SIGHUP.
     let key = std::fs::read(certs.join("hub.key")).expect("read");
-    std::fs::write(certs.join("hub.key"), "half a").expect("written");
     let said = |log: &str| log.matches("the certificates stay as they were").count();
     // The renewal itself may have been seen half done.
     let once = said(&sites.hub.log()) + 1;
+    std::fs::write(certs.join("hub.key"), "half a").expect("written");
     sites.hub.hang_up();
     eventually_within(PATIENCE, "a sentence about the key", || async {
         (said(&sites.hub.log()) >= once).then_some(())
