@@ -29,8 +29,11 @@ struct OfBroker {
 impl Certificates {
     /// To be made before the broker starts: what changes from then on is seen.
     pub(super) fn new(config: &Config, embedded: bool) -> Self {
-        let (cert, key) = (&config.tls.cert_file, &config.tls.key_file);
-        let own = (embedded && config.tls.has_cert())
+        let (cert, key, links) = (&config.tls.cert_file, &config.tls.key_file, &config.broker);
+        let alone = links.leaf_listen.is_empty()
+            && links.cluster_listen.is_empty()
+            && broker::is_here(&links.listen);
+        let own = (embedded && config.tls.has_cert() && !alone)
             .then(|| Own::read(cert.as_ref(), key.as_ref()))
             // nats-server refuses to start with what can't be read, and says so.
             .and_then(Result::ok);

@@ -6,7 +6,7 @@ use figment::value::{Dict, Value};
 
 use super::depots::{AUDIT, lists};
 use super::units::Span;
-use super::{Audit, BrokerMode, Config, GatewayTls, Problem};
+use super::{Audit, BrokerMode, Config, Problem};
 use crate::event::Site;
 use crate::routing::parse_duration;
 
@@ -67,41 +67,6 @@ impl Check<'_> {
         self.telephony(&config.telephony);
         self.trace(&config.trace);
         self.log(&config.log.level);
-    }
-
-    fn gateway(&mut self, config: &Config) {
-        let gateway = &config.gateway;
-        if gateway.listen.parse::<std::net::SocketAddr>().is_err() {
-            self.refuse(
-                "gateway.listen",
-                format!("'{}' is no address and port", gateway.listen),
-                "write it like 127.0.0.1:8480 or [::1]:8480",
-            );
-        }
-        if gateway.tls == GatewayTls::On && !config.tls.has_cert() {
-            self.refuse(
-                "gateway.tls",
-                "on needs tls.cert_file and tls.key_file",
-                "roadcall auth init makes both",
-            );
-        }
-        let body_max = gateway.body_max.0;
-        if !(1024..=16 << 20).contains(&body_max) {
-            self.refuse(
-                "gateway.body_max",
-                format!("{body_max} bytes are not from 1KiB to 16MiB"),
-                "",
-            );
-        }
-        for (key, value) in [
-            (
-                "gateway.subscriptions_per_user",
-                gateway.subscriptions_per_user,
-            ),
-            ("gateway.connections_max", gateway.connections_max),
-        ] {
-            self.within(key, &value, &(1..=65_536));
-        }
     }
 
     fn site_and_broker(&mut self, config: &Config) {

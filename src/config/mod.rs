@@ -6,6 +6,7 @@ mod credentials;
 pub mod depots;
 mod digest;
 pub mod fleet;
+mod gateway;
 mod layers;
 mod live;
 mod matching;
@@ -25,6 +26,7 @@ use figment::providers::Serialized;
 use figment::value::{Dict, Value};
 use serde::de::DeserializeOwned;
 
+pub use gateway::*;
 pub use live::{Change, Reload, changes, differences, reload};
 pub use matching::*;
 pub use notifications::*;

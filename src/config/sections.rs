@@ -1,7 +1,5 @@
 //! The sections of the configuration and their defaults. An empty text means "not set".
 
-use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use figment::value::{Dict, Value};
@@ -9,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::depots::Depot;
+use super::gateway::Gateway;
 use super::matching::{MatchingSection, Pricing, Sla};
 use super::notifications::Notifications;
 use super::payments::Payments;
@@ -385,84 +384,6 @@ impl Default for Incident {
             arrival_factor: 1.5,
             work_overdue: Span::days(1),
             payment_overdue: Span::days(7),
-        }
-    }
-}
-
-/// The door over HTTP (`--role gateway`).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Gateway {
-    /// Where it listens; port 0 picks a free one.
-    pub listen: String,
-    /// Whether it speaks TLS 1.3: `auto` does where it listens beyond this machine and there is a `tls.cert_file`, `on` in
-    /// any case, `off` never (something before it does).
-    pub tls: GatewayTls,
-    /// A larger body is refused.
-    pub body_max: Size,
-    /// Commands of one person in a minute (DOMAIN 6).
-    pub commands_per_minute: NonZeroU32,
-    /// Payment and admin commands of one person in a minute (DOMAIN 6).
-    pub sensitive_per_minute: NonZeroU32,
-    /// Requests from one address in five minutes (DOMAIN 6).
-    pub address_per_5_minutes: NonZeroU32,
-    /// Webhooks of one provider in a minute (DOMAIN 6).
-    pub webhooks_per_minute: NonZeroU32,
-    /// Event streams of one person at once (DOMAIN 5.4).
-    pub subscriptions_per_user: usize,
-    /// Connections at once.
-    pub connections_max: usize,
-    /// How long requests that run may take at a stop.
-    pub drain: Span,
-}
-
-/// See [`Gateway::tls`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs)] // the names say it
-pub enum GatewayTls {
-    Auto,
-    On,
-    Off,
-}
-
-impl Gateway {
-    /// Whether only this machine reaches it.
-    #[must_use]
-    pub fn is_here(&self) -> bool {
-        let listen = self.listen.parse::<SocketAddr>();
-        listen.is_ok_and(|listen| listen.ip().is_loopback())
-    }
-
-    /// Whether it speaks TLS, with this section `tls`.
-    #[must_use]
-    pub fn in_tls(&self, tls: &Tls) -> bool {
-        match self.tls {
-            GatewayTls::Auto => tls.has_cert() && !self.is_here(),
-            GatewayTls::On => true,
-            GatewayTls::Off => false,
-        }
-    }
-}
-
-/// A number from DOMAIN 6, which are all above 0.
-const fn limit(n: u32) -> NonZeroU32 {
-    NonZeroU32::new(n).expect("not 0")
-}
-
-impl Default for Gateway {
-    fn default() -> Self {
-        Self {
-            listen: "127.0.0.1:8480".to_owned(),
-            tls: GatewayTls::Auto,
-            body_max: Size(256 << 10),
-            commands_per_minute: limit(100),
-            sensitive_per_minute: limit(10),
-            address_per_5_minutes: limit(2000),
-            webhooks_per_minute: limit(1000),
-            subscriptions_per_user: 5,
-            connections_max: 1024,
-            drain: Span::secs(10),
         }
     }
 }
