@@ -166,7 +166,13 @@ impl Place {
     }
 
     pub async fn connect(&self) -> JetStream {
-        let seed = std::fs::read_to_string(self.dir.join("identities/operator.nk")).ok();
+        self.connect_by("operator").await
+    }
+
+    /// The same as somebody, where there are identities.
+    pub async fn connect_by(&self, name: &str) -> JetStream {
+        let file = self.dir.join(format!("identities/{name}.nk"));
+        let seed = std::fs::read_to_string(file).ok();
         let url = format!("nats://{}:{}", self.host, self.port);
         connect_as(&url, seed.map(|seed| seed.trim().to_owned())).await
     }
