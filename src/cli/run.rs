@@ -254,14 +254,14 @@ async fn start(
     let depots = (embedded && config.is_hub()).then(|| Depots::new(bus.clone(), config));
     let keeper = identities::Keeper::new(config).filter(|_| embedded);
     let broker = embedded.then(|| bus.clone());
-    let textfile = |bus: &JetStream| match wanted.gateway {
+    let textfile = |all: &Connections| match wanted.gateway {
         true => None,
-        false => Textfile::start(bus, config, &names.join("-"), &wanted.roles),
+        false => Textfile::start(all, config, &names.join("-"), &wanted.roles),
     };
     if !wanted.broker_only {
         let node = Node::start(all.clone(), config, &wanted.roles, embedded).await?;
         // Behind the roles of the same process: they answer from its first request on.
-        let textfile = textfile(&bus);
+        let textfile = textfile(&all);
         let gateway = match wanted.gateway {
             true => Some(Gateway::start(all.of_gateway().clone(), config).await?),
             false => None,
@@ -282,7 +282,7 @@ async fn start(
         depots,
         keeper,
         broker,
-        textfile: textfile(&bus),
+        textfile: textfile(&all),
         ..Running::default()
     })
 }

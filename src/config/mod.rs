@@ -427,8 +427,8 @@ pub fn seed_file(config: &Config, name: &str) -> PathBuf {
     });
     given
         .into_iter()
-        // The units hand on an empty file where there is none.
-        .find(|path| path.metadata().is_ok_and(|it| it.is_file() && it.len() > 0))
+        // The units hand on the word `none` where there is none.
+        .find(|path| std::fs::read(path).is_ok_and(|it| it.starts_with(b"SU")))
         .unwrap_or_else(|| Path::new(&config.bus.identities_dir).join(format!("{name}.nk")))
 }
 

@@ -79,7 +79,7 @@ impl Metrics {
             return Arc::clone(state);
         }
         let roles = roles_of(&door.config.site.roles);
-        let state = Arc::new(look(&door.bus, &door.config, &roles).await);
+        let state = Arc::new(look(&door.bus.clone().into(), &door.config, &roles).await);
         self.shown.show(&state);
         *kept = Some((Clock.now(), Arc::clone(&state)));
         state

@@ -270,6 +270,13 @@ impl<'c> Grants<'c> {
             // The answer comes over the link under a subject that names the depot, and under no other (BROKER 1).
             get.add(SITE_ACCOUNT, Kind::Stream, format!("rc.reply.{depot}.>"));
         }
+        if self.hub {
+            // With the reply subject that the depot gave, which the role looks at before it answers.
+            for verb in [RESEND, OF_DEPOTS] {
+                let asked = self.command(&depot_command("*", verb));
+                get.add(SITE_ACCOUNT, Kind::Stream, asked);
+            }
+        }
         if self.linked {
             get.add(
                 SITE_ACCOUNT,
@@ -337,14 +344,9 @@ impl<'c> Grants<'c> {
         }
         let audit = account_of(RoleName::Audit.as_str());
         get.add(&audit, Kind::One, self.command("key.>"));
-        if self.hub {
-            for verb in [RESEND, OF_DEPOTS] {
-                let asked = self.command(&depot_command("*", verb));
-                get.add(&audit, Kind::One, asked);
-            }
-        }
         for depot in &self.depots {
             get.add(&audit, Kind::Stream, command_subject(depot, OF_DEPOT));
+            get.add(&audit, Kind::Stream, format!("rc.reply.{HUB}.{depot}.>"));
         }
         if self.linked {
             for verb in [RESEND, OF_DEPOTS] {

@@ -17,6 +17,22 @@ use crate::bus::{EVENTS, Error, Headers};
 /// Requests that wait for the role at the most; more are slowed down at the socket.
 const WAITING_MAX: usize = 1024;
 
+/// What a reply subject never begins with: an answer put there would be an event, a letter, a document, a call of the server's
+/// API. Who asks could choose it (BROKER 0 F).
+const NO_INBOX: [&str; 6] = ["$", "roadcall.", "dlq.", "carry.", "svc.", "rc.src."];
+
+/// Whether an answer may be sent there. Who asks by a subject that names his site hears the answer under one that names it, too.
+fn is_inbox(asked: &str, reply: &str) -> bool {
+    let own = asked
+        .strip_prefix("svc.roadcall.")
+        .and_then(|rest| rest.split_once(".depot."))
+        .and_then(|(site, rest)| Some(format!("rc.reply.{site}.{}.", rest.split('.').next()?)));
+    match own {
+        Some(own) => reply.starts_with(&own),
+        None => !NO_INBOX.iter().any(|word| reply.starts_with(word)),
+    }
+}
+
 /// The subject of a command (DESIGN 10).
 #[must_use]
 pub fn command_subject(site: &str, command: &str) -> String {
@@ -62,6 +78,15 @@ impl Request {
         let Some(reply) = self.reply.clone() else {
             return;
         };
+        if !is_inbox(&self.subject, &reply) {
+            let (command, reply) = (&self.command, reply.as_str());
+            tracing::warn!(
+                command,
+                reply,
+                "an answer is wanted where none may go, it is not sent"
+            );
+            return;
+        }
         // A caller who is gone asks again under the same clientRequestId.
         if let Err(error) = self
             .client
@@ -262,5 +287,45 @@ impl JetStream {
             body: reply.payload,
             error_code,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_goes_to_an_inbox_and_nowhere_else() {
+        let asked = "svc.roadcall.hub.incident.get";
+        for good in [
+            "_INBOX.a.b",
+            "_INBOX_own.x",
+            "_R_.a.b",
+            "rc.reply.depot-a._INBOX-x",
+            "mine.x",
+        ] {
+            assert!(is_inbox(asked, good), "{good}");
+        }
+        for bad in [
+            "$JS.API.STREAM.DELETE.EVENTS",
+            "$KV.TOPOLOGY.owner.incident",
+            "roadcall.hub.other.Forged.k",
+            "dlq.incident-queue.1",
+            "carry.depot-a.x",
+            "svc.roadcall.hub.incident.create",
+            "rc.src.hub.depot-a",
+        ] {
+            assert!(!is_inbox(asked, bad), "{bad}");
+        }
+        let of_depot = "svc.roadcall.hub.depot.depot-a.resend";
+        assert!(is_inbox(of_depot, "rc.reply.hub.depot-a._INBOX-x"));
+        for bad in [
+            "rc.reply.hub.depot-b.x",
+            "_INBOX.x",
+            "_R_.x",
+            "roadcall.hub.a.B.k",
+        ] {
+            assert!(!is_inbox(of_depot, bad), "{bad}");
+        }
     }
 }

@@ -19,10 +19,10 @@ use prometheus_client::registry::Registry;
 use self::alarms::Raised;
 use self::figures::Told;
 use super::clock::Clock;
+use super::connections::Connections;
 use super::inquiry::{Alarms, Inquiry, Source};
 use super::queues::{self, QueueStanding};
 use super::status::Status;
-use crate::bus::jetstream::JetStream;
 use crate::bus::{Bus, EVENTS};
 use crate::config::Config;
 use crate::role::RoleName;
@@ -62,9 +62,10 @@ pub struct SiteState {
     pub alarms: Option<Alarms>,
 }
 
-/// Asks the broker, the roles and their queues; the audit role also for the alarms.
-pub async fn look(bus: &JetStream, config: &Config, roles: &[RoleName]) -> SiteState {
-    let broker = match bus.stream(EVENTS).await {
+/// Asks the broker, the roles and their queues; the audit role also for the alarms. Each role over its own connection, which may
+/// be the only one that reaches it.
+pub async fn look(buses: &Connections, config: &Config, roles: &[RoleName]) -> SiteState {
+    let broker = match buses.own().stream(EVENTS).await {
         Ok(_) => Ok(()),
         Err(error) => Err(error.to_string()),
     };
@@ -79,13 +80,13 @@ pub async fn look(bus: &JetStream, config: &Config, roles: &[RoleName]) -> SiteS
         state.roles = roles.iter().map(|role| (*role, false)).collect();
         return state;
     }
-    let inquiry = Inquiry {
-        bus: bus.clone(),
-        config: config.clone(),
-        actor: "operator:metrics".to_owned(),
-        timeout: PATIENCE,
-    };
     for role in roles {
+        let inquiry = Inquiry {
+            bus: buses.of(*role).clone(),
+            config: config.clone(),
+            actor: "operator:metrics".to_owned(),
+            timeout: PATIENCE,
+        };
         let up = match inquiry.status(*role).await {
             Ok(Ok((status, Source::Role))) => {
                 state.figures.push(status);

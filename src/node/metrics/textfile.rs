@@ -13,9 +13,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{PREFIX, SiteMetrics, look};
-use crate::bus::jetstream::JetStream;
 use crate::config::Config;
 use crate::node::clock::Clock;
+use crate::node::connections::Connections;
 use crate::role::RoleName;
 
 /// Writes the file again and again.
@@ -30,7 +30,7 @@ impl Textfile {
     /// `--role`.
     #[must_use]
     pub fn start(
-        bus: &JetStream,
+        buses: &Connections,
         config: &Config,
         process: &str,
         roles: &[RoleName],
@@ -40,7 +40,7 @@ impl Textfile {
             return None;
         }
         let stop = CancellationToken::new();
-        let writer = Writer::new(bus, config, process, roles);
+        let writer = Writer::new(buses, config, process, roles);
         let writing = tokio::spawn(writer.run(stop.clone()));
         Some(Self { stop, writing })
     }
@@ -55,7 +55,7 @@ impl Textfile {
 }
 
 struct Writer {
-    bus: JetStream,
+    buses: Connections,
     config: Config,
     roles: Vec<RoleName>,
     path: PathBuf,
@@ -65,7 +65,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(bus: &JetStream, config: &Config, process: &str, roles: &[RoleName]) -> Self {
+    fn new(buses: &Connections, config: &Config, process: &str, roles: &[RoleName]) -> Self {
         let site = &config.site.id;
         let name = format!("{PREFIX}-{site}-{process}.prom");
         // The collector puts all files of a machine together: without these the broker would be told twice.
@@ -76,7 +76,7 @@ impl Writer {
         let help = "When this file was written";
         registry.register("textfile_written_timestamp_seconds", help, written.clone());
         Self {
-            bus: bus.clone(),
+            buses: buses.clone(),
             config: config.clone(),
             roles: roles.to_vec(),
             path: Path::new(&config.metrics.textfile_dir).join(name),
@@ -97,7 +97,7 @@ impl Writer {
             }
             let state = tokio::select! {
                 () = stop.cancelled() => break,
-                state = look(&self.bus, &self.config, &self.roles) => state,
+                state = look(&self.buses, &self.config, &self.roles) => state,
             };
             self.metrics.show(&state);
             let result = self.write();

@@ -195,6 +195,7 @@ fn of_audit(table: &mut Table) {
         "$JS.API.DIRECT.GET.OBJ_SNAPSHOTS_depot-a",
         "$O.SNAPSHOTS_depot-a.M.x",
         "$JS.API.STREAM.PURGE.OBJ_SNAPSHOTS_depot-a",
+        "rc.reply.hub.depot-a.k",
         "svc.roadcall.depot-a.site.resend",
     ] {
         table.site(subject, &["audit"]);
@@ -252,6 +253,7 @@ fn of_nobody(table: &mut Table) {
         "svc.roadcall.depot-b.site.resend",
         "rc.src.hub.depot-a",
         "rc.src.depot-a",
+        "rc.reply.hub.depot-b.k",
         "$KV.TOPOLOGY.k",
         "$KV.OTHER.k",
         "$O.OTHER.M.k",

@@ -22,6 +22,20 @@ fn broken() -> Outgoing {
     }
 }
 
+/// An event whose body says of itself what its subject does not.
+fn claiming(site: &str, source: &str) -> Outgoing {
+    let id = roadcall::event::Id::from_uuid(uuid::Uuid::new_v4());
+    let now = "2026-01-15T10:00:00.000Z";
+    let body = json!({ "id": id, "source": source, "detail-type": "UserVerified", "time": now, "site": site,
+        "detail": { "eventId": id, "timestamp": now, "version": "1.0", "userId": id, "verifiedAt": now } });
+    Outgoing {
+        subject: format!("roadcall.hub.auth.UserVerified.{id}"),
+        body: body.to_string().into(),
+        msg_id: id.to_string(),
+        ..broken()
+    }
+}
+
 /// No process was refused anything.
 fn nobody_was_refused(site: &Guarded) {
     for (role, ..) in ROLES
@@ -59,11 +73,23 @@ async fn a_site_of_identities_does_its_work() {
     .await;
 
     // A letter from each queue that takes it, by the roles that own them.
-    assert!(bus.publish(vec![broken()]).await.stopped.is_none());
+    // Where an event comes from its subject says, and who contradicts it is not believed.
+    let wrong = vec![
+        broken(),
+        claiming("depot-a", "roadcall.auth"),
+        claiming("hub", "roadcall.vendor"),
+    ];
+    assert!(bus.publish(wrong).await.stopped.is_none());
+    assert!(
+        bus.publish(vec![claiming("hub", "roadcall.auth")])
+            .await
+            .stopped
+            .is_none()
+    );
     eventually("the letters", || async {
         let audit = letter::of_queue(&bus, "audit-queue").await.ok()?;
         let reporting = letter::of_queue(&bus, "reporting-queue").await.ok()?;
-        (audit.len() + reporting.len() == 2).then_some(())
+        (audit.len() == 3 && reporting.len() == 3).then_some(())
     })
     .await;
 

@@ -204,6 +204,32 @@ async fn a_hostile_depot_has_its_own_events_and_nothing_else() {
         );
     }
 
+    // The answer to what it may ask, put where it does harm (BROKER 0 F); what the hub's role says goes nowhere at all.
+    let (reset, resend) = (
+        "$JS.hub.API.CONSUMER.RESET.EVENTS.src-depot-a",
+        "svc.roadcall.hub.depot.depot-a.resend",
+    );
+    for target in [
+        "$JS.API.STREAM.DELETE.EVENTS",
+        "$JS.hub.API.STREAM.DELETE.DLQ",
+        "$JS.API.STREAM.PURGE.DLQ",
+        "$JS.API.CONSUMER.DELETE.EVENTS.incident-queue",
+    ] {
+        for asked in [reset, resend] {
+            let sent = bus.publish_with_reply(asked, target, "".into());
+            sent.await.expect("said");
+        }
+    }
+    for target in [
+        "roadcall.hub.other.Forged.k",
+        "$KV.TOPOLOGY.owner.incident",
+        "dlq.incident-queue.1",
+        "carry.depot-b.other.Forged.k",
+    ] {
+        let sent = bus.publish_with_reply(resend, target, "{}".into());
+        sent.await.expect("said");
+    }
+
     // Its own commands to itself work, behind all that: the link has carried what it carries.
     at_hub.flush().await.expect("flushed");
     eventually("the link carries on", || async {
@@ -230,7 +256,8 @@ async fn a_hostile_depot_has_its_own_events_and_nothing_else() {
     assert!(now.len() > events && now.contains(&at_last));
     let mine = ["svc.roadcall.depot-a.", "$JS.depot-a.", "rc.src.depot-a"];
     for subject in heard.lock().expect("whole").iter() {
-        let local = no_effect.iter().any(|(said, _)| said == subject)
+        let local = subject == resend
+            || no_effect.iter().any(|(said, _)| said == subject)
             || ["$JS.", "_INBOX."]
                 .iter()
                 .any(|own| subject.starts_with(own));

@@ -1,5 +1,6 @@
 //! A hub and its depots: whole sites as processes, with the test's hand on the wire between them (DESIGN 8, BROKER 1).
 
+mod apart;
 mod attacks;
 mod by_hand;
 mod chain;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::{eventually_within, free_port, nats_server};
-use roadcall::bus::jetstream::{Config, Form, JetStream};
+use roadcall::bus::jetstream::{Config, Form, Identity, JetStream};
 use roadcall::bus::{Bus, DLQ, EVENTS, Error};
 use roadcall::role::RoleName;
 
@@ -53,6 +53,21 @@ impl Place {
             child: None,
             starts: 0,
         }
+    }
+
+    /// The same box with identities for everybody who connects there.
+    pub fn with_identities(self) -> Self {
+        let dir = self.dir.join("identities");
+        let made = self
+            .roadcall()
+            .args(["auth", "init", "--identities"])
+            .arg(&dir)
+            .output();
+        assert!(made.expect("runs").status.success());
+        let text = format!("[bus]\nidentities_dir = '{}'\n", dir.display());
+        std::fs::create_dir_all(self.dir.join("conf.d")).expect("made");
+        std::fs::write(self.dir.join("conf.d/identities.toml"), text).expect("written");
+        self
     }
 
     /// The same box in a network namespace, reached from here at `host`.
@@ -151,7 +166,15 @@ impl Place {
     }
 
     pub async fn connect(&self) -> JetStream {
-        connect(&format!("nats://{}:{}", self.host, self.port)).await
+        self.connect_by("operator").await
+    }
+
+    /// The same as somebody, where there are identities.
+    pub async fn connect_by(&self, name: &str) -> JetStream {
+        let file = self.dir.join(format!("identities/{name}.nk"));
+        let seed = std::fs::read_to_string(file).ok();
+        let url = format!("nats://{}:{}", self.host, self.port);
+        connect_as(&url, seed.map(|seed| seed.trim().to_owned())).await
     }
 }
 
@@ -169,11 +192,17 @@ impl Drop for Place {
 
 /// A connection, as soon as somebody answers.
 pub async fn connect(url: &str) -> JetStream {
+    connect_as(url, None).await
+}
+
+/// The same as who has this seed.
+async fn connect_as(url: &str, seed: Option<String>) -> JetStream {
     eventually_within(PATIENCE, "a connection", || async {
+        let seed = seed.clone();
         let config = Config {
             url: url.to_owned(),
             credentials: None,
-            identity: None,
+            identity: seed.map(|seed| Identity::new(move || Ok(seed.clone()))),
             ca_file: None,
             name: "test".to_owned(),
             connect_timeout: Duration::from_secs(2),
