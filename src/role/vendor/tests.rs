@@ -332,7 +332,7 @@ fn nothing_of_an_erased_vendor_can_be_read_and_all_of_another_one() {
 }
 
 #[test]
-fn a_profile_is_written_plain_and_only_what_changed_is_told() {
+fn only_what_changed_of_a_profile_is_told() {
     let mut bench = registered();
     let same = json!({ "vendorId": id(2), "expectedVersion": 1, "phone": "+15550001111", "contactName": "Joseph" });
     let (reply, events) = bench
@@ -340,20 +340,4 @@ fn a_profile_is_written_plain_and_only_what_changed_is_told() {
         .expect("updated");
     assert_eq!(reply["contactName"], "Joseph");
     assert_eq!(events[0].detail["changedFields"], json!(["contactName"]));
-    // Whoever got hold of a sealed text of somebody else does not read it here.
-    let sealed = events[0].detail["phone"].clone();
-    assert!(
-        sealed
-            .as_str()
-            .is_some_and(|text| text.starts_with("sealed:"))
-    );
-    for field in ["contactName", "phone", "email", "payoutAccountRef"] {
-        let body = json!({ "vendorId": id(2), "expectedVersion": 2, field: sealed });
-        match bench.command(&me(), "vendor.update", body) {
-            Err(HandlerError::Rejected(rejection)) => {
-                assert_eq!(rejection.field.as_deref(), Some(field));
-            }
-            other => panic!("{other:?}"),
-        }
-    }
 }
