@@ -24,6 +24,8 @@ struct Box {
     dir: tempfile::TempDir,
     port: u16,
     running: Option<Child>,
+    /// Further sections.
+    sections: &'static str,
 }
 
 impl Box {
@@ -32,6 +34,7 @@ impl Box {
             dir: tempfile::tempdir().expect("a directory"),
             port: free_port(),
             running: None,
+            sections: "",
         };
         site.configure(profile, "");
         site
@@ -42,9 +45,10 @@ impl Box {
         let port = self.port;
         let text = format!(
             "[site]\nprofile = '{profile}'\nstate_dir = '{}'\n[bus]\nurl = 'nats://127.0.0.1:{port}'\n\
-             [broker]\nbinary = '{}'\nlisten = '127.0.0.1:{port}'\n{more}\n[snapshot]\nscheduled = false\n",
+             [broker]\nbinary = '{}'\nlisten = '127.0.0.1:{port}'\n{more}\n[snapshot]\nscheduled = false\n{}\n",
             self.path("state").display(),
-            nats_server().display()
+            nats_server().display(),
+            self.sections
         );
         std::fs::write(self.path("roadcall.toml"), text).expect("written");
     }
@@ -371,6 +375,8 @@ async fn a_rotation_killed_at_any_moment_leaves_a_store_that_opens() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plain_store_is_encrypted_by_command_whole_or_not_at_all() {
     let mut site = Box::new("dev");
+    // It goes to profile prod and back, and sealing is never switched off again.
+    site.sections = "[privacy]\nseal = false";
     let events = site.live().await;
     assert!(
         !site.in_clear(DRIVER).is_empty(),

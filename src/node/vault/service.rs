@@ -47,6 +47,8 @@ pub(super) const ERASED: &str = "key.erased";
 pub(super) const PAGE: usize = 500;
 /// Notes for the ledger that wait at the most.
 const NOTES_MAX: usize = 100;
+/// Whose use of which key is remembered as noted; beyond it a second row says it again.
+const NOTED_MAX: usize = 100_000;
 /// How long they are gathered.
 const GATHERED_FOR: Duration = Duration::from_secs(1);
 
@@ -352,8 +354,13 @@ impl Vault {
             "erase" => {
                 let Erased { subjects } = parse(body)?;
                 for subject in &subjects {
-                    self.destroy(subject, true).await?;
-                    self.say(&format!("site {site}"), command, "key destroy", subject);
+                    let (asked, by) = (subject.clone(), site.to_owned());
+                    let keys = self.with(move |store| store.of_subject(&asked)).await?;
+                    // What others sealed goes with the event that says so, which every site looks at itself.
+                    if keys.iter().all(|key| key.site == by) {
+                        self.destroy(subject, true).await?;
+                        self.say(&format!("site {site}"), command, "key destroy", subject);
+                    }
                 }
                 Ok(json!({}))
             }
@@ -375,6 +382,9 @@ impl Vault {
             return;
         };
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.len() >= NOTED_MAX {
+            noted.clear();
+        }
         if noted.insert((who.to_owned(), key.key_id.clone())) {
             drop(noted);
             self.say(

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use sha2::{Digest as _, Sha256};
 
-use crate::config::Config;
+use crate::config::{Config, is_given};
 use crate::event::DataKey;
 use crate::event::seal::SECRET_LEN;
 use crate::store::keys::KeyStore;
@@ -64,14 +64,15 @@ fn read(path: &Path) -> Result<Option<DataKey>, Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(fail(path, format!("can't be read: {error}"))),
     };
-    // systemd gives credentials to the unit's user as 0440 or 0400.
-    if mode & 0o037 != 0 {
+    if !is_given(path) && mode & 0o077 != 0 {
         let message = format!("may be read by others (mode {mode:04o}); chmod 600 it");
         return Err(fail(path, message));
     }
     let text = std::fs::read_to_string(path)
         .map_err(|error| fail(path, format!("can't be read: {error}")))?;
-    let bytes = BASE64URL_NOPAD.decode(text.trim_end().as_bytes());
+    // With or without the padding that other tools write.
+    let text = text.trim_end().trim_end_matches('=');
+    let bytes = BASE64URL_NOPAD.decode(text.as_bytes());
     let secret: Option<[u8; SECRET_LEN]> = bytes.ok().and_then(|bytes| bytes.try_into().ok());
     let secret = secret.ok_or_else(|| fail(path, "is not 32 bytes of base64url"))?;
     Ok(Some(key(&secret)))
