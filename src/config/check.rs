@@ -174,6 +174,14 @@ impl Check<'_> {
                 "roadcall site add makes it",
             );
         }
+        // The depot's server would not start with another text, in words of its own.
+        if !hub.seed.is_empty() && !(hub.seed.starts_with("SU") && hub.seed.len() == 58) {
+            self.refuse(
+                "hub.seed",
+                "it is no seed (SU and 56 letters and digits more)",
+                "roadcall site add writes it into the site file",
+            );
+        }
         let words = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
         for (key, text) in [
             ("hub.user", &hub.user),
