@@ -175,7 +175,8 @@ impl Check<'_> {
             );
         }
         // The depot's server would not start with another text, in words of its own.
-        if !hub.seed.is_empty() && !(hub.seed.starts_with("SU") && hub.seed.len() == 58) {
+        let is_seed = hub.seed.starts_with("SU") && hub.seed.len() == 58;
+        if !hub.seed.is_empty() && !is_seed {
             self.refuse(
                 "hub.seed",
                 "it is no seed (SU and 56 letters and digits more)",
