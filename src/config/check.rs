@@ -144,6 +144,15 @@ impl Check<'_> {
                 "roadcall site add makes it",
             );
         }
+        // The depot's server would not start with another text, in words of its own.
+        let is_seed = hub.seed.starts_with("SU") && hub.seed.len() == 58;
+        if !hub.seed.is_empty() && !is_seed {
+            self.refuse(
+                "hub.seed",
+                "it is no seed (SU and 56 letters and digits more)",
+                "roadcall site add writes it into the site file",
+            );
+        }
         let words = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
         for (key, text) in [
             ("hub.user", &hub.user),
