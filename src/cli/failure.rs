@@ -316,7 +316,7 @@ fn store_line(error: &store::Error) -> Line {
         ),
         store::Class::Busy => (C::Busy, "another process holds the file; stop it"),
         store::Class::NewerSchema => (C::NewerSchema, "run the newer roadcall that wrote it"),
-        store::Class::NoKey => (
+        store::Class::NoKey | store::Class::UnknownKey => (
             C::Busy,
             "the audit role's process keeps the keys; is it running?",
         ),

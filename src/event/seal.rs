@@ -116,7 +116,7 @@ pub enum KeyError {
     /// Not now; it may come.
     #[error("the key can't be had: {0}")]
     Unavailable(String),
-    /// Nobody has a key of this name.
+    /// Nobody who can be asked has a key of this name.
     #[error("there is no key {0}")]
     Unknown(String),
 }
@@ -159,7 +159,10 @@ pub fn reveal(value: &mut Value, keys: &dyn Keyring) -> Result<bool, KeyError> {
             let Some(sealed) = Sealed::parse(text) else {
                 return Ok(true);
             };
-            let opened = open(&sealed, keys)?;
+            let opened = match open(&sealed, keys) {
+                Err(KeyError::Unknown(_)) => None,
+                opened => opened?,
+            };
             let opened = opened.and_then(|bytes| serde_json::from_slice(&bytes).ok());
             let known = opened.is_some();
             *value = opened.unwrap_or_else(|| MASK.into());
@@ -176,17 +179,17 @@ pub fn reveal(value: &mut Value, keys: &dyn Keyring) -> Result<bool, KeyError> {
     Ok(known)
 }
 
-/// What is in a sealed text; `None` where its key is destroyed, does not fit or never was.
+/// What is in a sealed text; `None` where its key is destroyed or does not fit.
 ///
 /// # Errors
-/// [`KeyError::Unavailable`].
+/// [`KeyError::Unavailable`], [`KeyError::Unknown`]: another site may have made the key and not have told of it yet.
 pub fn open(sealed: &Sealed, keys: &dyn Keyring) -> Result<Option<Vec<u8>>, KeyError> {
     if sealed.key_id() == NOBODY {
         return Ok(None);
     }
     match keys.named(sealed.key_id()) {
         Ok(key) => Ok(key.open(sealed)),
-        Err(KeyError::Erased | KeyError::Unknown(_)) => Ok(None),
+        Err(KeyError::Erased) => Ok(None),
         Err(error) => Err(error),
     }
 }

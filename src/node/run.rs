@@ -326,12 +326,13 @@ impl Node {
             let _ = ready.await;
         }
         // The audit role's process keeps the keys of personal data: it answers before others ask.
-        node.started
-            .sort_by_key(|started| started.role != RoleName::Audit);
-        for started in &mut node.started {
-            let bus = bus.of(started.role);
-            started.feed(bus, config, &node.in_force, clock, &node.stop)?;
-            started.listen(bus, config, &node.in_force, clock).await?;
+        for audit in [true, false] {
+            let of = |started: &&mut Started| (started.role == RoleName::Audit) == audit;
+            for started in node.started.iter_mut().filter(of) {
+                let bus = bus.of(started.role);
+                started.feed(bus, config, &node.in_force, clock, &node.stop)?;
+                started.listen(bus, config, &node.in_force, clock).await?;
+            }
         }
         if config.is_hub() {
             let writers = node.started.iter();
@@ -397,7 +398,9 @@ impl Node {
         let mut first_error = None;
         let mut relays = Vec::new();
         // The keeper of keys last: others may need one to finish.
-        for started in self.started.into_iter().rev() {
+        let audit = |started: &Started| started.role == RoleName::Audit;
+        let (keeper, others): (Vec<_>, Vec<_>) = self.started.into_iter().partition(audit);
+        for started in others.into_iter().chain(keeper) {
             let (relay, result) = started.finish().await;
             if let Err(error) = result {
                 first_error.get_or_insert(Error::Store(error));

@@ -33,6 +33,8 @@ pub enum Class {
     NewerSchema,
     /// A key that personal data is sealed with can't be had now; trying again can succeed.
     NoKey,
+    /// Nobody who can be asked has a key that personal data is sealed with: it may be on its way from the site that made it.
+    UnknownKey,
     /// A statement did not fit the schema, or a stored document did not parse: a defect of ours.
     Defect,
 }

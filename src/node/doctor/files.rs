@@ -169,7 +169,7 @@ fn unsound(role: RoleName, error: &store::Error, found: &mut Findings) {
             .seen(seen)
             .then("dmesg | tail -50"),
         // Somebody has it for a moment; a defect is for the role's log.
-        Class::Busy | Class::Defect | Class::NoKey => found.unseen(&format!("the database of role {role}"), error),
+        Class::Busy | Class::Defect | Class::NoKey | Class::UnknownKey => found.unseen(&format!("the database of role {role}"), error),
     }
 }
 

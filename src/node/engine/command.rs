@@ -174,7 +174,9 @@ impl Engine {
                 tracing::error!(role = %self.role.name(), command = command.name, error = text, "command failed");
                 Rejection::new(Code::InternalError, "this can't be done; the log says why")
             }
-            HandlerError::Store(error) if error.class == store::Class::NoKey => {
+            HandlerError::Store(error)
+                if matches!(error.class, store::Class::NoKey | store::Class::UnknownKey) =>
+            {
                 self.counts.failed += 1;
                 tracing::warn!(role = %self.role.name(), command = command.name, %error, "command failed");
                 let message = "personal data can't be sealed or read right now, try again";

@@ -186,8 +186,10 @@ impl Engine {
                 )
             }
             Err(HandlerError::Transient(text)) => self.try_later(row, event, text, now, output),
-            Err(HandlerError::Store(error)) if error.class == Class::NoKey => {
-                self.wait_for_key(row, event, &error, now)
+            Err(HandlerError::Store(error))
+                if matches!(error.class, Class::NoKey | Class::UnknownKey) =>
+            {
+                self.wait_for_key(row, event, &error, now, output)
             }
             Err(HandlerError::Store(error)) => {
                 self.try_later(row, event, error.to_string(), now, output)
@@ -297,14 +299,24 @@ impl Engine {
         }
     }
 
-    /// Who keeps the keys of personal data does not answer: that is no fault of the event, and it spends no try.
+    /// Who keeps the keys of personal data does not answer: that is no fault of the event, and it spends no try. Nor does a key
+    /// that nobody has yet, for as long as a predecessor is waited for; then it is one that never was.
     fn wait_for_key(
         &mut self,
         mut row: WaitingRow,
         event: &Event,
         error: &store::Error,
         now: Ts,
+        output: &mut StepOutput,
     ) -> Result<(), store::Error> {
+        if error.class == Class::UnknownKey {
+            let until_ms = *row
+                .not_yet_until_ms
+                .get_or_insert(now.ms() + millis(self.settings.not_yet_max));
+            if now.ms() >= until_ms {
+                return self.try_later(row, event, error.to_string(), now, output);
+            }
+        }
         tracing::warn!(event_id = %event.id, role = %self.role.name(), queue = self.queue, seq = row.stream_seq, %error, "waits for a key");
         row.state = WaitingState::Retry;
         row.running = false;

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc as tasks;
@@ -20,8 +20,10 @@ use crate::node::commands::ACTOR_HEADER;
 
 /// How long the keeper of the keys may take.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Between two tries, while nobody is there.
+const PAUSE: Duration = Duration::from_millis(50);
 /// For the way through the task.
-const MARGIN: Duration = Duration::from_secs(1);
+const MARGIN: Duration = Duration::from_secs(3);
 /// After a failure nobody is asked for so long, or a role whose events all need keys would stand still.
 const REST: Duration = Duration::from_secs(1);
 /// Keys in memory at the most; more are asked for anew.
@@ -34,13 +36,14 @@ struct Ask {
     answer: mpsc::SyncSender<Result<Granted, KeyError>>,
 }
 
-/// Keys by subject and by name, with the time when they came; nothing in place of a destroyed one.
+/// Keys by subject and by name, with the time when they came; nothing in place of a destroyed one. A failure is a matter of the
+/// machine, so its time is the machine's, also where a test sets the clock.
 #[derive(Debug, Default)]
 struct Known {
     of: HashMap<String, (DataKey, Duration)>,
     named: HashMap<String, (Option<DataKey>, Duration)>,
     subjects: HashMap<String, String>,
-    failed: Option<(Duration, String)>,
+    failed: Option<(Instant, String)>,
 }
 
 /// See the module.
@@ -81,9 +84,8 @@ impl Ring {
     }
 
     fn ask(&self, verb: &'static str, body: Value) -> Result<Granted, KeyError> {
-        let now = self.clock.steady();
         if let Some((at, why)) = &self.known().failed
-            && now.saturating_sub(*at) < REST
+            && at.elapsed() < REST
         {
             return Err(KeyError::Unavailable(why.clone()));
         }
@@ -99,7 +101,7 @@ impl Ring {
             Err(RecvTimeoutError::Disconnected) => Err(gone(())),
         };
         let failed = match &granted {
-            Err(KeyError::Unavailable(why)) => Some((self.clock.steady(), why.clone())),
+            Err(KeyError::Unavailable(why)) => Some((Instant::now(), why.clone())),
             _ => None,
         };
         self.known().failed = failed;
@@ -222,7 +224,17 @@ async fn ask(
             let mut headers = Headers::default();
             headers.push(ACTOR_HEADER, actor);
             let body = question.body.to_string().into_bytes();
-            let reply = bus.call(&site, &name, &headers, body, PATIENCE).await;
+            let asked = Instant::now();
+            let reply = loop {
+                let body = body.clone();
+                match bus.call(&site, &name, &headers, body, PATIENCE).await {
+                    // After a break of the connection the keeper may come back a moment later than the queue.
+                    Err(CallError::NoResponder(_)) if asked.elapsed() < PATIENCE => {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                    reply => break reply,
+                }
+            };
             let granted = match reply {
                 Ok(reply) => granted(&reply.body),
                 Err(CallError::NoResponder(_)) => Err(KeyError::Unavailable(

@@ -25,7 +25,11 @@ impl Tx<'_> {
     }
 
     fn no_key(&self, op: &'static str, error: &KeyError) -> Error {
-        self.store.error(Class::NoKey, op, error.to_string())
+        let class = match error {
+            KeyError::Unknown(_) => Class::UnknownKey,
+            _ => Class::NoKey,
+        };
+        self.store.error(class, op, error.to_string())
     }
 
     fn key_of(&self, subject: &str) -> Result<Option<DataKey>, Error> {

@@ -323,7 +323,8 @@ pub async fn nothing_lost(places: &[&Place]) {
     for place in places {
         let bus = place.connect().await;
         let letters = bus.stream(DLQ).await.expect("asked").messages;
-        assert_eq!(letters, 0, "{}: letters", place.site);
+        let (_, listed, _) = place.run(&["dlq", "list", "--json"]);
+        assert_eq!(letters, 0, "{}: letters: {listed}", place.site);
         eventually_within(PATIENCE, "the audit to find everything", || async {
             let (code, rows, words) = place.run(&["audit", "--json"]);
             let rows = rows.as_array()?.clone();
