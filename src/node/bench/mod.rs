@@ -245,14 +245,14 @@ pub async fn run(options: &Options, sync_mode: &str, tell: impl Fn(&str)) -> Res
     let bench = pipeline::Bench::new(bus, options, routes);
     tell("roadcall: loop");
     let whole = bench.whole_loop(RoleName::Match, "loop").await?;
-    tell("roadcall: loop in TLS");
-    let whole_in_tls = in_tls.whole_loop(RoleName::Incident, "loop-tls").await?;
     tell("roadcall: handle");
     let handle = bench.handle().await?;
-    let (handled, tracing) = handle_with(&bench, &tell).await?;
-    let sealing = sealing(&bench, &tell).await?;
     tell("roadcall: relay");
     let relay = bench.relay().await?;
+    let (handled, tracing) = handle_with(&bench, &tell).await?;
+    let sealing = sealing(&bench, &tell).await?;
+    tell("roadcall: loop in TLS");
+    let whole_in_tls = in_tls.whole_loop(RoleName::Incident, "loop-tls").await?;
     tell("roadcall: end to end");
     let end_to_end = bench.end_to_end().await?;
     let publish = singly.max(in_batches);
