@@ -241,6 +241,10 @@ fn node_line(error: &node::run::Error) -> Line {
             C::Config,
             "make the file readable for this user only, with the secret and nothing else in it",
         ),
+        E::Keys { .. } => (
+            C::Config,
+            "docs/privacy.md says where keys are and how to keep them",
+        ),
         E::StateDir { .. } => (
             C::StateDir,
             "make it writable for this user, or set site.state_dir",

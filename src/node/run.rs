@@ -61,6 +61,14 @@ pub enum Error {
         /// The system's words.
         message: String,
     },
+    /// The keys of personal data can't be used.
+    #[error("{} {message}", path.display())]
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
     /// Another process runs this role on this state directory.
     #[error("role {role} already runs with {}", path.display())]
     Locked {

@@ -237,8 +237,8 @@ fn prepare(config: &Config, name: RoleName, clock: Clock) -> Result<(), Error> {
     })?;
     let dir = &config.site.state_dir;
     if !config.privacy.seal && vault::path(dir).exists() {
-        let message = "privacy.seal is false, but personal data was sealed here: nobody could read it; set it to true";
-        return Err(Error::StateDir {
+        let message = "has keys of personal data, but privacy.seal is false, and nobody could read it; set it to true";
+        return Err(Error::Keys {
             path: vault::path(dir),
             message: message.to_owned(),
         });

@@ -72,7 +72,10 @@ pub async fn start(
 ) -> Result<[JoinHandle<()>; 3], run::Error> {
     let opened = site_key::open(config).map_err(|error| match error {
         site_key::Error::Store(error) => run::Error::Store(error),
-        site_key::Error::File { path, message } => run::Error::StateDir { path, message },
+        site_key::Error::File { path, message } => run::Error::Keys {
+            path,
+            message: format!("(the site key) {message}"),
+        },
     });
     let (vault, notes) = service::Vault::new(opened?, bus, config, clock);
     vault.bury(bus).await?;

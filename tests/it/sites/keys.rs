@@ -182,7 +182,10 @@ async fn what_is_wrong_with_keys_has_a_name() {
     let before = std::fs::read(&keys).expect("read");
     let (code, _, words) = depot.run(&["--role", "all"]);
     assert_ne!(code, Some(0));
-    assert!(words.contains("site.key: is missing"), "{words}");
+    assert!(
+        words.contains("site.key (the site key) is missing"),
+        "{words}"
+    );
     assert!(!file.exists());
     assert_eq!(std::fs::read(&keys).expect("read"), before);
     std::fs::rename(&aside, &file).expect("moved back");
