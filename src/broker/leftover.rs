@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use super::Error;
+use super::at_rest::COPY;
 
 /// The server writes its process id here, in the store directory.
 pub(super) const PID_FILE: &str = "nats-server.pid";
@@ -37,8 +38,17 @@ pub(super) fn lock(store_dir: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Ends the server that a dead supervisor of this store left running. Only with the lock in hand.
+/// Ends the servers that a dead supervisor of this store left running: its own, and that of a copy which was being encrypted,
+/// which would go on with files that are gone. Only with the lock in hand.
 pub(super) async fn end(store_dir: &Path, config: &Path) {
+    end_one(store_dir, config).await;
+    let copy = store_dir.join(COPY);
+    if let Some(name) = config.file_name() {
+        end_one(&copy, &copy.join(name)).await;
+    }
+}
+
+async fn end_one(store_dir: &Path, config: &Path) {
     let Some(pid) = left(store_dir, config) else {
         return;
     };

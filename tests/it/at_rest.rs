@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::processes::copy_dir;
+use crate::support::processes::{copy_dir, end_brokers_below};
 use crate::support::{eventually, free_port, nats_server, sized};
 use roadcall::bus::jetstream::{Config, Form, JetStream};
 
@@ -243,10 +243,11 @@ impl Box {
 impl Drop for Box {
     fn drop(&mut self) {
         if let Some(child) = &mut self.running {
-            // Ended already is as good; its broker ends with the next start on the store, which is not there any more.
+            // Ended already is as good.
             let _ = child.kill();
             let _ = child.wait();
         }
+        end_brokers_below(self.dir.path());
     }
 }
 

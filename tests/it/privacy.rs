@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::processes::Processes;
+use crate::support::processes::{Processes, end_brokers_below};
 use crate::support::{eventually, free_port, nats_server};
 use roadcall::bus::{Bus, EVENTS};
 
@@ -342,6 +342,7 @@ impl Drop for Kept {
             let _ = child.kill();
             let _ = child.wait();
         }
+        end_brokers_below(self.dir.path());
     }
 }
 

@@ -12,7 +12,7 @@ use super::{Note, Opened, failed, write_note};
 use crate::broker::{Error, Links, Options, launch, leftover, monitor, probe};
 
 /// Where the copy is; after the exchange, the plain store.
-const COPY: &str = "encrypt.new";
+pub(in crate::broker) const COPY: &str = "encrypt.new";
 /// What has to stay free beside the copy.
 const SPARE_BYTES: u64 = 64 << 20;
 
@@ -30,8 +30,8 @@ pub(super) fn clear(store_dir: &Path) -> Result<(), Error> {
 /// Whatever it is, the plain store is as it was.
 pub(super) async fn encrypt(options: &Options, opened: &Opened) -> Result<(), Error> {
     let store_dir = &options.store_dir;
-    clear(store_dir)?;
     let (from, copy) = (store_dir.join("jetstream"), store_dir.join(COPY));
+    clear(store_dir)?;
     let needed = bytes_below(&from).map_err(failed(&from))?;
     let stat = rustix::fs::statvfs(store_dir).map_err(|error| failed(store_dir)(error.into()))?;
     let free = stat.f_bavail * stat.f_frsize;

@@ -11,6 +11,7 @@ mod key;
 mod rewrap;
 pub mod rotate;
 
+pub(super) use encrypt::COPY;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 

@@ -251,6 +251,30 @@ impl Drop for Processes {
     }
 }
 
+/// Ends the nats-servers that were started with a configuration below `dir`: one survives the process that ran it when that is
+/// killed.
+pub fn end_brokers_below(dir: &Path) {
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let pid = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) else {
+            continue;
+        };
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command);
+        let mut words = command.split('\0');
+        let server = words
+            .next()
+            .is_some_and(|word| word.ends_with("nats-server"));
+        if server && words.any(|word| Path::new(word).starts_with(dir)) {
+            // Ended already is as good.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
 fn start_broker(dir: &Path, port: u16) -> Child {
     let config = dir.join("nats.conf");
     let text = format!(
